@@ -1,0 +1,74 @@
+package storequeue
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+)
+
+// BenchmarkSubmit is durable appending with a number of messages in flight.
+func BenchmarkSubmit(b *testing.B) {
+	for _, inFlight := range []int{1, 64, 256, 1000, 4000} {
+		b.Run(fmt.Sprint(inFlight), func(b *testing.B) {
+			q, err := Open(b.TempDir(), Config{MaxSize: 64 << 30})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer q.Close()
+			r, err := q.Reader("link/cloud")
+			if err != nil {
+				b.Fatal(err)
+			}
+			m := note(1, r)
+			m.Payload = make([]byte, 100)
+			window := make(chan struct{}, inFlight)
+			var wg sync.WaitGroup
+			b.ReportAllocs()
+			for b.Loop() {
+				window <- struct{}{}
+				wg.Add(1)
+				q.Submit(&m, func(uint64, error) { <-window; wg.Done() })
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+			b.ReportMetric(float64(b.N)/float64(q.Stats().Commits), "msg/commit")
+		})
+	}
+}
+
+// BenchmarkDrain is reading and acknowledging a backlog.
+func BenchmarkDrain(b *testing.B) {
+	q, err := Open(b.TempDir(), Config{MaxSize: 64 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer q.Close()
+	r, err := q.Reader("link/cloud")
+	if err != nil {
+		b.Fatal(err)
+	}
+	m := note(1, r)
+	m.Payload = make([]byte, 100)
+	var wg sync.WaitGroup
+	for range 200_000 {
+		wg.Add(1)
+		q.Submit(&m, func(uint64, error) { wg.Done() })
+	}
+	wg.Wait()
+	b.ReportAllocs()
+	n := 0
+	after := uint64(0)
+	for b.Loop() {
+		msgs, err := r.read(after, 256)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if len(msgs) == 0 {
+			after = 0
+			continue
+		}
+		n += len(msgs)
+		after = msgs[len(msgs)-1].Seq
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msg/s")
+}

@@ -1,0 +1,122 @@
+package storequeue
+
+import (
+	"fmt"
+
+	"go.etcd.io/bbolt"
+)
+
+// Stats is a snapshot for people and metrics.
+type Stats struct {
+	First, Last uint64 // sequence numbers on disk; Last is the newest committed
+	Bytes       int64  // disk used by segments
+	Segments    int
+	Commits     uint64
+	Refused     uint64 // messages answered with ErrFull
+	Readers     []ReaderStats
+}
+
+// ReaderStats is one reader's part of Stats.
+type ReaderStats struct {
+	Name    string
+	Acked   uint64
+	Waiting uint64 // messages marked for it and not acked
+	Durable bool
+}
+
+// Stats returns the numbers of this moment. Readers come in no order.
+func (q *Queue) Stats() Stats {
+	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Bytes: q.diskBytes()}
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	st.Segments = len(q.segments)
+	st.First = q.segments[0].first
+	for _, r := range q.readers {
+		r.mu.Lock()
+		st.Readers = append(st.Readers, ReaderStats{Name: r.name, Acked: r.acked, Waiting: r.waiting, Durable: r.durable})
+		r.mu.Unlock()
+	}
+	return st
+}
+
+// diskBytes is what the segments really take.
+func (q *Queue) diskBytes() int64 {
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	var n int64
+	for _, s := range q.segments {
+		n += s.bytes.Load()
+	}
+	return n
+}
+
+// Check reads everything on disk and reports the first broken invariant. It
+// may run beside everything else.
+func (q *Queue) Check() error {
+	q.segMu.RLock()
+	segments := append([]*segment(nil), q.segments...)
+	last := make([]uint64, len(segments))
+	for i, s := range segments {
+		last[i] = s.last
+	}
+	q.segMu.RUnlock()
+	next := uint64(1)
+	for i, s := range segments {
+		if s.first < next {
+			return fmt.Errorf("segment %s starts at %d, inside the one before it", s.path, s.first)
+		}
+		if err := s.check(last[i]); err != nil {
+			return err
+		}
+		next = last[i] + 1
+	}
+	return q.checkReaders()
+}
+
+// check verifies each record up to last, that none is missing between them,
+// and bbolt's own structure.
+func (s *segment) check(last uint64) error {
+	return s.view(func(tx *bbolt.Tx) error {
+		want := s.first
+		err := s.scan(tx.Bucket(bucketRecords), s.first, func(seq uint64, body []byte) (bool, error) {
+			if seq > last {
+				return false, nil
+			}
+			if seq != want {
+				return false, fmt.Errorf("is where %d was expected", want)
+			}
+			want++
+			_, err := decodeBody(body)
+			return true, err
+		})
+		if err == nil && want != last+1 {
+			err = fmt.Errorf("ends at %d, not at %d", want-1, last)
+		}
+		if err != nil {
+			return err
+		}
+		for e := range tx.Check() {
+			if err == nil {
+				err = e
+			}
+		}
+		return err
+	})
+}
+
+func (q *Queue) checkReaders() error {
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	return q.state.db.View(func(tx *bbolt.Tx) error {
+		for _, r := range q.readers {
+			if !r.durable {
+				continue
+			}
+			at := number(tx.Bucket(bucketCursors).Get(key(uint64(r.id))))
+			if acked := r.Acked(); at > acked {
+				return fmt.Errorf("reader %s: the disk says %d, memory %d", r.name, at, acked)
+			}
+		}
+		return nil
+	})
+}

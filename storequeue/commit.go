@@ -1,0 +1,305 @@
+package storequeue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"sync"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+)
+
+// Bounds of what may wait for one commit; a Submit beyond them blocks.
+const (
+	maxBatch      = 8192
+	maxBatchBytes = 8 << 20
+)
+
+// A batch is what one commit takes: encoded bodies, one behind the other, each
+// followed by room for its checksum.
+type batch struct {
+	buf     []byte
+	entries []entry
+}
+
+type entry struct {
+	end  int    // of the record in buf, checksum included
+	sum  uint32 // of the body
+	done func(uint64, error)
+}
+
+func (b *batch) full() bool { return len(b.entries) >= maxBatch || len(b.buf) >= maxBatchBytes }
+
+func (b *batch) reset() {
+	clear(b.entries)
+	b.buf, b.entries = b.buf[:0], b.entries[:0]
+	if cap(b.buf) > 2*maxBatchBytes { // after one giant message
+		b.buf = nil
+	}
+}
+
+// filling is the batch that waits for the commit in progress to end.
+type filling struct {
+	mu     sync.Mutex // covers the fields below; held for an encoding, never for I/O
+	batch  *batch
+	closed bool
+	work   sync.Cond // the committer waits for something to do
+	room   sync.Cond // submitters wait for a smaller batch
+}
+
+func (f *filling) init() {
+	f.batch = &batch{}
+	f.work.L, f.room.L = &f.mu, &f.mu
+}
+
+func (f *filling) close() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.closed = true
+	f.work.Broadcast()
+	f.room.Broadcast()
+	return true
+}
+
+// next hands the filled batch over for an empty one. It returns nil when the
+// queue is closed and nothing is left.
+func (f *filling) next(empty *batch) *batch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.batch.entries) == 0 && !f.closed {
+		f.work.Wait()
+	}
+	if len(f.batch.entries) == 0 {
+		return nil
+	}
+	full := f.batch
+	f.batch = empty
+	f.room.Broadcast()
+	return full
+}
+
+// Submit hands m over and returns without waiting for the disk; it blocks only
+// while too much is waiting for the next commit. m is copied: the caller may
+// reuse it and all its bytes at once. done is called exactly once, in the order
+// of submission, from the committer's goroutine: with the sequence number after
+// the commit that holds m, or with an error, and then m is not stored. done
+// must not block, and must not call Submit.
+func (q *Queue) Submit(m *Message, done func(seq uint64, err error)) {
+	if m.Time.IsZero() {
+		m.Time = now()
+	}
+	f := &q.filling
+	f.mu.Lock()
+	for f.batch.full() && !f.closed {
+		f.room.Wait()
+	}
+	if f.closed {
+		f.mu.Unlock()
+		done(0, ErrClosed)
+		return
+	}
+	b := f.batch
+	start := len(b.buf)
+	b.buf = appendBody(b.buf, m)
+	e := entry{sum: crc32.Checksum(b.buf[start:], castagnoli), done: done}
+	b.buf = append(b.buf, 0, 0, 0, 0)
+	e.end = len(b.buf)
+	b.entries = append(b.entries, e)
+	if len(b.entries) == 1 {
+		f.work.Signal()
+	}
+	f.mu.Unlock()
+}
+
+// commitLoop writes batch after batch until Close.
+func (q *Queue) commitLoop() {
+	spare := &batch{}
+	for {
+		b := q.filling.next(spare)
+		if b == nil {
+			return
+		}
+		first, err := q.commit(b)
+		for i := range b.entries {
+			if err != nil {
+				b.entries[i].done(0, err)
+			} else {
+				b.entries[i].done(first+uint64(i), nil)
+			}
+		}
+		b.reset()
+		spare = b
+	}
+}
+
+// commit puts a batch on disk, or explains why none of it is there.
+func (q *Queue) commit(b *batch) (first uint64, err error) {
+	if err := q.Err(); err != nil {
+		return 0, err
+	}
+	if err := q.hasRoom(int64(len(b.buf))); err != nil {
+		q.refused.Add(uint64(len(b.entries)))
+		return 0, err
+	}
+	s, err := q.activeSegment()
+	if err == nil {
+		first = q.committed.Load() + 1
+		err = q.write(s, b, first)
+	}
+	if err == nil {
+		q.committed.Store(first + uint64(len(b.entries)) - 1)
+		q.commits.Add(1)
+		return first, q.account(s, b, first)
+	}
+	if errors.Is(err, syscall.ENOSPC) && s != nil && s.lastOnFile() <= q.committed.Load() {
+		q.refused.Add(uint64(len(b.entries)))
+		return 0, fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	q.fail(err)
+	return 0, q.Err()
+}
+
+// write is the one transaction that makes a batch durable.
+func (q *Queue) write(s *segment, b *batch, first uint64) error {
+	db, err := s.open()
+	if err != nil {
+		return fmt.Errorf("open segment %s: %w", s.path, err)
+	}
+	err = guard(func() error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			records := tx.Bucket(bucketRecords)
+			records.FillPercent = 1.0 // keys only grow
+			keys := make([]byte, 8*len(b.entries))
+			start := 0
+			for i, e := range b.entries {
+				seq := first + uint64(i)
+				rec := b.buf[start:e.end]
+				binary.BigEndian.PutUint32(rec[len(rec)-sumSize:], sum(e.sum, s.epoch, seq))
+				k := keys[8*i : 8*i+8 : 8*i+8]
+				binary.BigEndian.PutUint64(k, seq)
+				if err := records.Put(k, rec); err != nil {
+					return err
+				}
+				start = e.end
+			}
+			s.bytes.Store(tx.Size())
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("write segment %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// account makes what was committed visible to readers and wakes them.
+func (q *Queue) account(s *segment, b *batch, first uint64) error {
+	q.segMu.Lock()
+	defer q.segMu.Unlock()
+	var woken []*Reader
+	start := 0
+	for i, e := range b.entries {
+		body := b.buf[start : e.end-sumSize]
+		start = e.end
+		err := eachMark(body, func(id ReaderID) {
+			s.mark(id, first+uint64(i))
+			if r := q.readers[id]; r != nil && r.arrived(first+uint64(i)) {
+				woken = append(woken, r)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.last = first + uint64(len(b.entries)) - 1
+	s.size += int64(len(b.buf))
+	for _, r := range woken {
+		r.wakeUp()
+	}
+	return nil
+}
+
+// activeSegment returns the segment to write to, after starting a new one when
+// the last is full.
+func (q *Queue) activeSegment() (*segment, error) {
+	q.segMu.RLock()
+	s := q.segments[len(q.segments)-1]
+	q.segMu.RUnlock()
+	if !s.sealed && s.size < q.cfg.SegmentSize { // only this goroutine changes them
+		return s, nil
+	}
+	if err := q.seal(s); err != nil {
+		return s, err
+	}
+	n, err := createSegment(q.dir, s.epoch, s.last+1)
+	if err == nil {
+		err = n.openForWriting(q.mmapSize())
+	}
+	if err != nil {
+		return s, err
+	}
+	q.segMu.Lock()
+	q.segments = append(q.segments, n)
+	q.segMu.Unlock()
+	q.state.dirty() // what nobody needs of the sealed one may go
+	return n, nil
+}
+
+// seal writes down what each reader has in a segment that gets no more records.
+func (q *Queue) seal(s *segment) error {
+	if s.sealed {
+		return nil
+	}
+	db, err := s.open()
+	if err == nil {
+		err = guard(func() error {
+			return db.Update(func(tx *bbolt.Tx) error {
+				return tx.Bucket(bucketInfo).Put(keySealed, s.encodeMarks())
+			})
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("seal segment %s: %w", s.path, err)
+	}
+	q.segMu.Lock()
+	s.sealed = true
+	q.segMu.Unlock()
+	return nil
+}
+
+// hasRoom answers ErrFull when n more bytes would pass a limit.
+func (q *Queue) hasRoom(n int64) error {
+	if used := q.diskBytes(); used+n > q.cfg.MaxSize {
+		return fmt.Errorf("%w: %d of %d bytes used", ErrFull, used, q.cfg.MaxSize)
+	}
+	if q.cfg.MinFree > 0 {
+		var fs syscall.Statfs_t
+		if err := syscall.Statfs(q.dir, &fs); err == nil && int64(fs.Bavail)*fs.Bsize-n < q.cfg.MinFree {
+			return fmt.Errorf("%w: the disk has less than %d bytes left", ErrFull, q.cfg.MinFree)
+		}
+	}
+	return nil
+}
+
+// mmapSize is the address space of an active segment: more than it can grow to.
+func (q *Queue) mmapSize() int64 { return 2*q.cfg.SegmentSize + 4*maxBatchBytes }
+
+// lastOnFile is the newest record that bbolt shows, whatever was promised.
+func (s *segment) lastOnFile() uint64 {
+	var last uint64
+	err := s.view(func(tx *bbolt.Tx) error {
+		if k, _ := tx.Bucket(bucketRecords).Cursor().Last(); k != nil {
+			last = number(k)
+		}
+		return nil
+	})
+	if err != nil {
+		return ^uint64(0)
+	}
+	return last
+}

@@ -1,0 +1,38 @@
+package storequeue
+
+import "time"
+
+// A Message is one publication on its way. The queue copies what it is given
+// and hands out copies: neither side shares bytes with the other.
+type Message struct {
+	Seq     uint64    // given by the queue: rises by one, never reused; zero before Append
+	Time    time.Time // when it was accepted; set by the queue if zero, millisecond resolution
+	Topic   string
+	Payload []byte
+	QoS     byte   // 0, 1 or 2, as published
+	Retain  bool   // as published
+	From    string // the identity that published it; access rules may ask again about it
+
+	Expires         time.Time // zero: never; millisecond resolution
+	ContentType     string
+	ResponseTopic   string
+	CorrelationData []byte // nil and empty differ
+	Text            bool   // payload format indicator: the payload is UTF-8
+	Properties      []Property
+
+	For []Mark // the readers it is kept for
+}
+
+// A Property is an MQTT 5 user property. Order and repeats are kept.
+type Property struct{ Key, Value string }
+
+// A Mark says that a message is meant for one reader.
+type Mark struct {
+	Reader ReaderID
+	QoS    byte // at most; the reader's own granted QoS
+	Flags  byte // the reader's own business
+}
+
+// A ReaderID stands for a reader's name inside records. IDs are never reused
+// within a queue.
+type ReaderID uint32

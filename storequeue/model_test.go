@@ -1,0 +1,129 @@
+package storequeue
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+)
+
+// model is the queue as anyone would write it on a blackboard.
+type model struct {
+	log     []modelMessage // index i holds sequence i+1
+	readers map[string]*modelReader
+}
+
+type modelMessage struct {
+	payload string
+	readers []string
+}
+
+type modelReader struct{ acked uint64 }
+
+func (m *model) waiting(name string, after uint64) []string {
+	var out []string
+	for i, msg := range m.log {
+		if uint64(i+1) > after && slices.Contains(msg.readers, name) {
+			out = append(out, msg.payload)
+		}
+	}
+	return out
+}
+
+// Random operations on a queue and on the model; after each the readers see
+// the same.
+func TestModel(t *testing.T) {
+	steps := 3000
+	if os.Getenv("PROVE") != "" {
+		steps = 100_000
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	dir := t.TempDir()
+	cfg := Config{SegmentSize: 2 << 10}
+	q := openTest(t, dir, cfg)
+	m := &model{readers: map[string]*modelReader{}}
+	names := []string{"link/cloud", "session/a", "session/b"}
+	for step := range steps {
+		name := names[rnd.IntN(len(names))]
+		switch op := rnd.IntN(20); {
+		case op < 9:
+			modelAppend(t, q, m, rnd, step)
+		case op < 13:
+			modelRead(t, q, m, name, rnd)
+		case op < 17:
+			if r := m.readers[name]; r != nil && len(m.log) > 0 {
+				to := uint64(rnd.IntN(len(m.log) + 1))
+				mustReader(t, q, name).Ack(to)
+				r.acked = max(r.acked, to)
+			}
+		case op == 17:
+			if m.readers[name] == nil {
+				r := mustReader(t, q, name)
+				m.readers[name] = &modelReader{acked: r.Acked()}
+				if want := uint64(len(m.log)); r.Acked() != want {
+					t.Fatalf("step %d: new reader at %d, want %d", step, r.Acked(), want)
+				}
+			}
+		case op == 18 && rnd.IntN(4) == 0:
+			if m.readers[name] != nil {
+				if err := q.Forget(mustReader(t, q, name)); err != nil {
+					t.Fatal(err)
+				}
+				delete(m.readers, name)
+				for i := range m.log {
+					m.log[i].readers = slices.DeleteFunc(m.log[i].readers, func(n string) bool { return n == name })
+				}
+			}
+		case op == 19 && rnd.IntN(4) == 0:
+			if err := q.Close(); err != nil {
+				t.Fatal(err)
+			}
+			q = openTest(t, dir, cfg)
+		}
+	}
+	if err := q.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func modelAppend(t *testing.T, q *Queue, m *model, rnd *rand.Rand, step int) {
+	t.Helper()
+	var msgs []Message
+	for i := range 1 + rnd.IntN(5) {
+		msg := Message{Topic: "t", Payload: fmt.Appendf(nil, "%d.%d", step, i)}
+		logged := modelMessage{payload: string(msg.Payload)}
+		for name := range m.readers {
+			if rnd.IntN(2) == 0 {
+				msg.For = append(msg.For, Mark{Reader: mustReader(t, q, name).ID()})
+				logged.readers = append(logged.readers, name)
+			}
+		}
+		m.log = append(m.log, logged)
+		msgs = append(msgs, msg)
+	}
+	mustAppend(t, q, msgs...)
+}
+
+func modelRead(t *testing.T, q *Queue, m *model, name string, rnd *rand.Rand) {
+	t.Helper()
+	mr := m.readers[name]
+	if mr == nil {
+		return
+	}
+	r := mustReader(t, q, name)
+	if r.Acked() != mr.acked {
+		t.Fatalf("%s: acked %d, want %d", name, r.Acked(), mr.acked)
+	}
+	limit := 1 + rnd.IntN(20)
+	got := payloads(take(t, r, mr.acked, limit))
+	want := m.waiting(name, mr.acked)
+	if len(want) > limit {
+		want = want[:limit]
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("%s after %d: got %v, want %v", name, mr.acked, got, want)
+	}
+}

@@ -1,0 +1,228 @@
+package storequeue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Errors that callers decide on.
+var (
+	ErrFull    = errors.New("queue is full")                                       // nothing was stored; it may be tried again later
+	ErrClosed  = errors.New("queue is closed")                                     // nothing was stored
+	ErrFailed  = errors.New("queue cannot commit")                                 // the disk failed: end the process, never retry
+	ErrMissing = errors.New("the queue that belongs to this gateway is not there") // Open with MustExist
+)
+
+// Config is what Open needs to know. Zero values mean the defaults named here.
+type Config struct {
+	SegmentSize int64        // bytes of records per segment file; default 56 MiB, so that the file stays under 64 MiB
+	MaxSize     int64        // bytes of disk; default 2 GiB; beyond it Submit answers ErrFull
+	MinFree     int64        // bytes to leave free on the disk; default none
+	MustExist   bool         // a missing queue is ErrMissing instead of a fresh start
+	Logger      *slog.Logger // default: discard
+}
+
+const (
+	defaultSegmentSize = 56 << 20
+	defaultMaxSize     = 2 << 30
+)
+
+// A Queue is one log of messages on disk, with many readers. Its methods are
+// safe for concurrent use.
+type Queue struct {
+	dir   string
+	cfg   Config
+	log   *slog.Logger
+	state *state
+
+	committed atomic.Uint64 // newest sequence on disk
+	commits   atomic.Uint64
+	refused   atomic.Uint64
+
+	filling filling // what waits for the next commit
+
+	// nameMu covers names, and making and forgetting a durable reader, state
+	// commit included. It comes before segMu.
+	nameMu sync.Mutex
+	names  map[string]*Reader
+
+	// segMu covers segments, their counts and the readers. It is never held
+	// over a commit.
+	segMu    sync.RWMutex
+	segments []*segment // by first sequence; the last one is the active one
+	readers  map[ReaderID]*Reader
+	lastTemp ReaderID
+
+	fault faultState
+
+	stop chan struct{} // closed by Close
+	done sync.WaitGroup
+}
+
+// faultState remembers why the queue stopped acknowledging.
+type faultState struct {
+	once sync.Once
+	err  error // written before ch is closed
+	ch   chan struct{}
+}
+
+// Open opens the queue in dir, or makes one if dir does not exist or is empty.
+// It starts the committer and the cursor keeper, which Close stops.
+func Open(dir string, cfg Config) (*Queue, error) {
+	if cfg.SegmentSize <= 0 {
+		cfg.SegmentSize = defaultSegmentSize
+	}
+	if cfg.MaxSize <= 0 {
+		cfg.MaxSize = defaultMaxSize
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{
+		dir: dir, cfg: cfg, log: cfg.Logger,
+		readers: map[ReaderID]*Reader{}, names: map[string]*Reader{}, lastTemp: firstTemp,
+		fault: faultState{ch: make(chan struct{})},
+		stop:  make(chan struct{}),
+	}
+	q.filling.init()
+	if err := q.open(); err != nil {
+		return nil, fmt.Errorf("open queue %s: %w", dir, err)
+	}
+	q.done.Go(q.commitLoop) // stopped by Close through filling.close
+	q.done.Go(q.keepLoop)   // stopped by Close through stop
+	return q, nil
+}
+
+func (q *Queue) open() error {
+	first, err := isEmptyDir(q.dir)
+	if err != nil {
+		return err
+	}
+	if first {
+		if q.cfg.MustExist {
+			return fmt.Errorf("%w: put its folder back, or take the gateway's identity away to start anew", ErrMissing)
+		}
+		if err := create(q.dir); err != nil {
+			return err
+		}
+	}
+	if q.state, err = openState(q.dir); err != nil {
+		return err
+	}
+	if err = q.openSegments(); err == nil {
+		err = q.openReaders()
+	}
+	if err != nil {
+		q.closeFiles()
+	}
+	return err
+}
+
+// isEmptyDir tells a queue from a place for one. A folder that a power cut
+// left half made holds no state.db, the last file to get its name.
+func isEmptyDir(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	segments := 0
+	for _, e := range entries {
+		if e.Name() == stateFile {
+			return false, nil
+		}
+		if _, ok := parseSegment(e.Name()); ok {
+			segments++
+		}
+	}
+	if segments > 1 {
+		return false, fmt.Errorf("%d segments lie there without %s: put it back from a backup, or move the folder away to start anew", segments, stateFile)
+	}
+	return true, nil
+}
+
+// Close commits what was submitted, writes the cursors and stops. Submit after
+// Close answers ErrClosed.
+func (q *Queue) Close() error {
+	if !q.filling.close() {
+		return nil
+	}
+	close(q.stop)
+	q.done.Wait()
+	return q.closeFiles()
+}
+
+func (q *Queue) closeFiles() error {
+	var errs []error
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	for _, s := range q.segments {
+		errs = append(errs, s.close())
+	}
+	errs = append(errs, q.state.close())
+	return errors.Join(errs...)
+}
+
+// Epoch identifies this log: a queue made anew has another.
+func (q *Queue) Epoch() uint64 { return q.state.epoch }
+
+// Append returns nil once every message is on disk. If ctx ends first the
+// messages may still be stored.
+func (q *Queue) Append(ctx context.Context, msgs ...Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	results := make(chan error, len(msgs))
+	for i := range msgs {
+		q.Submit(&msgs[i], func(_ uint64, err error) { results <- err })
+	}
+	var first error
+	for range msgs {
+		select {
+		case err := <-results:
+			if first == nil {
+				first = err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return first
+}
+
+// Failed is closed when a commit failed for another reason than a full disk.
+// Nothing is acknowledged from then on; the process must end, because what the
+// file shows and what the disk holds may differ. Err says why.
+func (q *Queue) Failed() <-chan struct{} { return q.fault.ch }
+
+// Err returns the error that closed Failed, or nil.
+func (q *Queue) Err() error {
+	select {
+	case <-q.fault.ch:
+		return q.fault.err
+	default:
+		return nil
+	}
+}
+
+// fail ends the queue's service, unless the disk is only full.
+func (q *Queue) fail(err error) {
+	q.fault.once.Do(func() {
+		q.fault.err = fmt.Errorf("%w: %w", ErrFailed, err)
+		close(q.fault.ch)
+	})
+}
+
+// now is the resolution in which records keep time.
+func now() time.Time { return time.UnixMilli(time.Now().UnixMilli()) }

@@ -1,0 +1,242 @@
+package storequeue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"time"
+)
+
+// A record is a message at rest, version 1:
+//
+//	version  1 byte
+//	flags    1 byte: 0-1 QoS, 2 retain, 3 text, 4 expires, 5 correlation data
+//	marks    uvarint n, then n times: uvarint reader, byte QoS, byte flags
+//	time     8 bytes, Unix milliseconds
+//	expires  8 bytes, if flagged
+//	topic, from, content type, response topic: uvarint length, bytes
+//	correlation data, if flagged: uvarint length, bytes
+//	properties: uvarint n, then n times key and value
+//	payload: uvarint length, bytes
+//	CRC32C   4 bytes over all of the above, the epoch and the sequence
+//
+// Epoch and sequence are not stored again: they are the place where the record
+// lies, so a record that was moved does not verify.
+const recordVersion = 1
+
+const (
+	flagQoS         = 0b11
+	flagRetain      = 1 << 2
+	flagText        = 1 << 3
+	flagExpires     = 1 << 4
+	flagCorrelation = 1 << 5
+)
+
+const sumSize = 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+var errRecord = errors.New("record is damaged")
+
+// maxLen bounds each variable part of a record.
+const maxLen = math.MaxInt32
+
+// appendBody encodes m behind dst, all but the checksum.
+func appendBody(dst []byte, m *Message) []byte {
+	flags := m.QoS & flagQoS
+	if m.Retain {
+		flags |= flagRetain
+	}
+	if m.Text {
+		flags |= flagText
+	}
+	if !m.Expires.IsZero() {
+		flags |= flagExpires
+	}
+	if m.CorrelationData != nil {
+		flags |= flagCorrelation
+	}
+	dst = append(dst, recordVersion, flags)
+	dst = binary.AppendUvarint(dst, uint64(len(m.For)))
+	for _, k := range m.For {
+		dst = binary.AppendUvarint(dst, uint64(k.Reader))
+		dst = append(dst, k.QoS, k.Flags)
+	}
+	dst = binary.BigEndian.AppendUint64(dst, uint64(m.Time.UnixMilli()))
+	if flags&flagExpires != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, uint64(m.Expires.UnixMilli()))
+	}
+	dst = appendString(dst, m.Topic)
+	dst = appendString(dst, m.From)
+	dst = appendString(dst, m.ContentType)
+	dst = appendString(dst, m.ResponseTopic)
+	if flags&flagCorrelation != 0 {
+		dst = appendString(dst, m.CorrelationData)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(m.Properties)))
+	for _, p := range m.Properties {
+		dst = appendString(dst, p.Key)
+		dst = appendString(dst, p.Value)
+	}
+	return appendString(dst, m.Payload)
+}
+
+func appendString[S string | []byte](dst []byte, s S) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+// sum finishes the checksum of a body for the place where it will lie.
+func sum(body uint32, epoch, seq uint64) uint32 {
+	var place [16]byte
+	binary.BigEndian.PutUint64(place[:], epoch)
+	binary.BigEndian.PutUint64(place[8:], seq)
+	return crc32.Update(body, castagnoli, place[:])
+}
+
+// verify returns the body of the record at (epoch, seq), without a copy.
+func verify(rec []byte, epoch, seq uint64) ([]byte, error) {
+	if len(rec) < 2+sumSize {
+		return nil, fmt.Errorf("%w: %d bytes", errRecord, len(rec))
+	}
+	body, tail := rec[:len(rec)-sumSize], rec[len(rec)-sumSize:]
+	if sum(crc32.Checksum(body, castagnoli), epoch, seq) != binary.BigEndian.Uint32(tail) {
+		return nil, fmt.Errorf("%w: checksum differs", errRecord)
+	}
+	if body[0] != recordVersion {
+		return nil, fmt.Errorf("record version %d is unknown to this program: use a newer one", body[0])
+	}
+	return body, nil
+}
+
+// markFor finds a reader's mark in a record without decoding the rest.
+func markFor(body []byte, id ReaderID) bool {
+	c := cursor{b: body, at: 2}
+	for n := c.uvarint(); n > 0 && c.err == nil; n-- {
+		reader := c.uvarint()
+		c.take(2)
+		if ReaderID(reader) == id && c.err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// eachMark calls fn for every reader a record is marked for.
+func eachMark(body []byte, fn func(ReaderID)) error {
+	c := cursor{b: body, at: 2}
+	for n := c.uvarint(); n > 0 && c.err == nil; n-- {
+		reader := c.uvarint()
+		c.take(2)
+		if c.err == nil {
+			fn(ReaderID(reader))
+		}
+	}
+	return c.err
+}
+
+// decodeBody returns the message of a verified body. It shares nothing with it.
+func decodeBody(body []byte) (Message, error) {
+	c := cursor{b: append([]byte(nil), body...), at: 2}
+	flags := body[1]
+	m := Message{QoS: flags & flagQoS, Retain: flags&flagRetain != 0, Text: flags&flagText != 0}
+	if n := c.count(3); n > 0 {
+		m.For = make([]Mark, n)
+		for i := range m.For {
+			m.For[i].Reader = ReaderID(c.uvarint())
+			b := c.take(2)
+			m.For[i].QoS, m.For[i].Flags = b[0], b[1]
+		}
+	}
+	m.Time = c.time()
+	if flags&flagExpires != 0 {
+		m.Expires = c.time()
+	}
+	m.Topic = c.string()
+	m.From = c.string()
+	m.ContentType = c.string()
+	m.ResponseTopic = c.string()
+	if flags&flagCorrelation != 0 {
+		m.CorrelationData = c.bytes()
+	}
+	if n := c.count(2); n > 0 {
+		m.Properties = make([]Property, n)
+		for i := range m.Properties {
+			m.Properties[i] = Property{Key: c.string(), Value: c.string()}
+		}
+	}
+	m.Payload = c.bytes()
+	if c.err == nil && c.at != len(c.b) {
+		c.err = fmt.Errorf("%w: %d bytes too many", errRecord, len(c.b)-c.at)
+	}
+	return m, c.err
+}
+
+// A cursor reads a body from left to right; after its first error it yields
+// zeros.
+type cursor struct {
+	b   []byte
+	at  int
+	err error
+}
+
+var zeros [8]byte
+
+// take returns the next n bytes, and for n up to 8 that many zeros when they
+// are not there.
+func (c *cursor) take(n int) []byte {
+	if c.err != nil || n > len(c.b)-c.at {
+		c.fail()
+		return zeros[:min(n, len(zeros))]
+	}
+	b := c.b[c.at : c.at+n : c.at+n]
+	c.at += n
+	return b
+}
+
+func (c *cursor) fail() {
+	if c.err == nil {
+		c.err = fmt.Errorf("%w: cut short", errRecord)
+	}
+}
+
+func (c *cursor) uvarint() uint64 {
+	if c.err != nil {
+		return 0
+	}
+	v, n := binary.Uvarint(c.b[c.at:])
+	if n <= 0 {
+		c.fail()
+		return 0
+	}
+	c.at += n
+	return v
+}
+
+// count reads a number of parts of at least size bytes each, so that a wrong
+// number cannot ask for more memory than the record itself takes.
+func (c *cursor) count(size int) int {
+	n := c.uvarint()
+	if n > uint64((len(c.b)-c.at)/size) {
+		c.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (c *cursor) bytes() []byte {
+	n := c.uvarint()
+	if n > maxLen || int(n) > len(c.b)-c.at {
+		c.fail()
+		return nil
+	}
+	return c.take(int(n))
+}
+
+func (c *cursor) string() string { return string(c.bytes()) }
+
+func (c *cursor) time() time.Time {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(c.take(8))))
+}

@@ -1,0 +1,97 @@
+package storequeue
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func seal(m *Message, epoch, seq uint64) []byte {
+	body := appendBody(nil, m)
+	return binary.BigEndian.AppendUint32(body, sum(crc32.Checksum(body, castagnoli), epoch, seq))
+}
+
+var recordTests = map[string]Message{
+	"empty":   {Time: time.UnixMilli(0), Payload: []byte{}},
+	"plain":   {Time: time.UnixMilli(1763776800123), Topic: "a/b", Payload: []byte("x"), QoS: 2, From: "press-1"},
+	"ancient": {Time: time.UnixMilli(-5), Topic: "t", Payload: []byte{0}, Retain: true},
+	"all": {
+		Time: time.UnixMilli(1763776800123), Topic: "plant/ä", Payload: make([]byte, 300), QoS: 1, Retain: true,
+		From: "link:cloud", Expires: time.UnixMilli(1763776900000), ContentType: "json", ResponseTopic: "r",
+		CorrelationData: []byte{}, Text: true, Properties: []Property{{"k", "1"}, {"k", "2"}, {"", ""}},
+		For: []Mark{{1, 2, 3}, {1 << 31, 0, 255}},
+	},
+}
+
+func TestRecordRoundTrip(t *testing.T) {
+	for name, m := range recordTests {
+		rec := seal(&m, 7, 9)
+		body, err := verify(rec, 7, 9)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got, err := decodeBody(body)
+		if err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("%s: got %+v, %v\nwant %+v", name, got, err, m)
+		}
+		clear(rec)
+		if !reflect.DeepEqual(got, m) {
+			t.Errorf("%s: the message shares bytes with the record", name)
+		}
+	}
+}
+
+func TestRecordDamage(t *testing.T) {
+	m := recordTests["all"]
+	rec := seal(&m, 7, 9)
+	for bit := range len(rec) * 8 {
+		rec[bit/8] ^= 1 << (bit % 8)
+		if _, err := verify(rec, 7, 9); err == nil {
+			t.Fatalf("bit %d flipped: not noticed", bit)
+		}
+		rec[bit/8] ^= 1 << (bit % 8)
+	}
+	for n := range rec {
+		if _, err := verify(rec[:n], 7, 9); err == nil {
+			t.Fatalf("cut to %d bytes: not noticed", n)
+		}
+	}
+	if _, err := verify(rec, 7, 10); err == nil {
+		t.Error("moved to another sequence: not noticed")
+	}
+	if _, err := verify(rec, 8, 9); err == nil {
+		t.Error("moved to another log: not noticed")
+	}
+}
+
+func FuzzDecodeBody(f *testing.F) {
+	for _, m := range recordTests {
+		f.Add(appendBody(nil, &m))
+	}
+	f.Add([]byte{1, 0, 255, 255, 255, 255, 15})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if len(body) < 2 {
+			return // verify sees to that
+		}
+		m, err := decodeBody(body)
+		if err != nil {
+			return
+		}
+		again, err := decodeBody(appendBody(nil, &m))
+		if err != nil || !reflect.DeepEqual(m, again) {
+			t.Errorf("%+v\nagain %+v, %v", m, again, err)
+		}
+		marks := 0
+		if err := eachMark(body, func(id ReaderID) {
+			if m.For[marks].Reader != id || !markFor(body, id) {
+				t.Errorf("mark %d differs", marks)
+			}
+			marks++
+		}); err != nil || marks != len(m.For) {
+			t.Errorf("%d marks, %v; want %d", marks, err, len(m.For))
+		}
+	})
+}

@@ -1,0 +1,307 @@
+package storequeue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// A segment is one bbolt file with consecutive records. Bucket "m" holds them
+// by sequence number; bucket "i" says which log it belongs to and, once the
+// segment is sealed, what each reader has in it.
+type segment struct {
+	path  string
+	first uint64 // sequence of the first record it holds or will hold
+	epoch uint64
+
+	bytes atomic.Int64 // of the file that are in use
+
+	mu     sync.Mutex // covers db and closed
+	db     *bbolt.DB  // opened by whoever needs it first
+	closed bool
+
+	// The queue's segments lock covers the rest.
+	last   uint64 // newest committed record; first-1 when empty
+	size   int64  // bytes of records put into it
+	sealed bool
+	marks  map[ReaderID]markCount
+}
+
+// markCount is what one reader has in one segment.
+type markCount struct{ n, last uint64 }
+
+var (
+	bucketRecords = []byte("m")
+	bucketInfo    = []byte("i")
+	keyEpoch      = []byte("epoch")
+	keyFirst      = []byte("first")
+	keySealed     = []byte("sealed")
+)
+
+const (
+	segmentPrefix = "seg-"
+	segmentSuffix = ".db"
+)
+
+func segmentPath(dir string, first uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%s%016x%s", segmentPrefix, first, segmentSuffix))
+}
+
+// boltOptions keeps commits short and opening fast: a synced free list (without
+// it bbolt reads every page at open), and an address range that is large
+// enough from the start, because growing it waits for readers.
+func boltOptions(mmap int64, readOnly bool) *bbolt.Options {
+	return &bbolt.Options{
+		Timeout:         time.Second,
+		FreelistType:    bbolt.FreelistMapType,
+		InitialMmapSize: int(mmap),
+		NoStatistics:    true,
+		ReadOnly:        readOnly,
+	}
+}
+
+// createBolt makes a database that is whole or absent: it gets its name only
+// after its first commit is on disk. (Made in place, a power cut leaves files
+// that bbolt cannot open.)
+func createBolt(path string, fill func(*bbolt.Tx) error) error {
+	tmp := path + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	db, err := bbolt.Open(tmp, 0o600, boltOptions(0, false))
+	if err != nil {
+		return fmt.Errorf("create %s: %w", tmp, err)
+	}
+	err = db.Update(fill)
+	if cerr := db.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = syncPath(tmp)
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err == nil {
+		err = syncPath(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+func createSegment(dir string, epoch, first uint64) (*segment, error) {
+	s := &segment{path: segmentPath(dir, first), first: first, epoch: epoch, last: first - 1, marks: map[ReaderID]markCount{}}
+	err := createBolt(s.path, func(tx *bbolt.Tx) error {
+		if _, err := tx.CreateBucket(bucketRecords); err != nil {
+			return err
+		}
+		info, err := tx.CreateBucket(bucketInfo)
+		if err != nil {
+			return err
+		}
+		if err := info.Put(keyEpoch, key(epoch)); err != nil {
+			return err
+		}
+		return info.Put(keyFirst, key(first))
+	})
+	return s, err
+}
+
+// openSegment reads what a segment says of itself. An unsealed one is counted
+// record by record.
+func openSegment(path string, epoch uint64) (*segment, error) {
+	s := &segment{path: path, epoch: epoch, marks: map[ReaderID]markCount{}}
+	err := s.view(func(tx *bbolt.Tx) error {
+		records, info := tx.Bucket(bucketRecords), tx.Bucket(bucketInfo)
+		if records == nil || info == nil {
+			return errors.New("not a segment")
+		}
+		if got := number(info.Get(keyEpoch)); got != epoch {
+			return fmt.Errorf("belongs to another queue (epoch %d, not %d)", got, epoch)
+		}
+		s.bytes.Store(tx.Size())
+		s.first = number(info.Get(keyFirst))
+		s.last = s.first - 1
+		if k, _ := records.Cursor().Last(); k != nil {
+			s.last = number(k)
+		}
+		if sealed := info.Get(keySealed); sealed != nil {
+			s.sealed = true
+			return s.decodeMarks(sealed)
+		}
+		return s.scan(records, s.first, func(_ uint64, body []byte) (bool, error) {
+			s.size += int64(len(body))
+			return true, nil
+		})
+	})
+	if err == nil && !s.sealed {
+		err = s.countMarks(s.first, s.mark)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s, errors.Join(err, s.release()) // an old one may not be needed again
+}
+
+func (s *segment) mark(id ReaderID, seq uint64) {
+	k := s.marks[id]
+	s.marks[id] = markCount{n: k.n + 1, last: seq}
+}
+
+// countMarks calls fn for every mark of every record from seq on.
+func (s *segment) countMarks(from uint64, fn func(ReaderID, uint64)) error {
+	return s.view(func(tx *bbolt.Tx) error {
+		return s.scan(tx.Bucket(bucketRecords), from, func(seq uint64, body []byte) (bool, error) {
+			return true, eachMark(body, func(id ReaderID) { fn(id, seq) })
+		})
+	})
+}
+
+// open returns the database. Segments are opened by the first who needs them
+// and stay open until they are unlinked.
+func (s *segment) open() (*bbolt.DB, error) {
+	s.mu.Lock() // held over opening the file: whoever needs it waits for it
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, berrors.ErrDatabaseNotOpen
+	}
+	if s.db == nil {
+		if err := s.openBolt(boltOptions(0, true)); err != nil {
+			return nil, err
+		}
+	}
+	return s.db, nil
+}
+
+// openForWriting makes s the active segment.
+func (s *segment) openForWriting(mmap int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.openBolt(boltOptions(mmap, false))
+}
+
+// openBolt wants mu held.
+func (s *segment) openBolt(opts *bbolt.Options) error {
+	err := guard(func() (err error) {
+		s.db, err = bbolt.Open(s.path, 0o600, opts)
+		return err
+	})
+	if err != nil {
+		s.db = nil
+		return fmt.Errorf("open segment %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// view runs fn in a read transaction. fn must not do anything slow.
+func (s *segment) view(fn func(*bbolt.Tx) error) error {
+	db, err := s.open()
+	if err == nil {
+		err = guard(func() error { return db.View(fn) })
+	}
+	if err != nil {
+		return fmt.Errorf("read segment %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// close lets go of the file for good. It waits for read transactions.
+func (s *segment) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return s.release()
+}
+
+// release wants mu held.
+func (s *segment) release() error {
+	if s.db == nil {
+		return nil
+	}
+	db := s.db
+	s.db = nil
+	return db.Close()
+}
+
+// scan calls fn with each verified body from seq on until fn says stop.
+func (s *segment) scan(records *bbolt.Bucket, from uint64, fn func(seq uint64, body []byte) (bool, error)) error {
+	c := records.Cursor()
+	for k, v := c.Seek(key(from)); k != nil; k, v = c.Next() {
+		seq := number(k)
+		body, err := verify(v, s.epoch, seq)
+		if err != nil {
+			return fmt.Errorf("record %d: %w", seq, err)
+		}
+		more, err := fn(seq, body)
+		if err != nil {
+			return fmt.Errorf("record %d: %w", seq, err)
+		}
+		if !more {
+			return nil
+		}
+	}
+	return nil
+}
+
+// encodeMarks is what a sealed segment stores, so that opening need not count.
+func (s *segment) encodeMarks() []byte {
+	b := binary.AppendUvarint(nil, uint64(len(s.marks)))
+	for id, k := range s.marks {
+		b = binary.AppendUvarint(b, uint64(id))
+		b = binary.AppendUvarint(b, k.n)
+		b = binary.AppendUvarint(b, k.last)
+	}
+	return b
+}
+
+func (s *segment) decodeMarks(b []byte) error {
+	c := cursor{b: b}
+	for n := c.count(3); n > 0; n-- {
+		id := ReaderID(c.uvarint())
+		s.marks[id] = markCount{n: c.uvarint(), last: c.uvarint()}
+	}
+	return c.err
+}
+
+// guard turns what bbolt does on a damaged file (assertion panics, faults on a
+// truncated mapping) into errors.
+func guard(fn func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("damaged file: %v", p)
+		}
+	}()
+	return fn()
+}
+
+func key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func number(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}

@@ -1,0 +1,187 @@
+package storequeue
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// state.db holds what is small and changes in place: the epoch, the readers'
+// names, ids and cursors, and the readers' own facts.
+type state struct {
+	db    *bbolt.DB
+	epoch uint64
+	nudge chan struct{} // room for one: told twice is harmless
+}
+
+const (
+	stateFile    = "state.db"
+	stateVersion = 1
+	stateMmap    = 64 << 20
+	factPrefix   = "state/" // of bucket names that belong to callers
+)
+
+var (
+	bucketMeta    = []byte("meta")
+	bucketReaders = []byte("readers") // name → id
+	bucketCursors = []byte("cursors") // id → sequence
+	keyVersion    = []byte("version")
+	keyLastReader = []byte("last_reader")
+)
+
+// create makes an empty queue. state.db comes last: without it the folder
+// counts as empty, so a power cut on the way leaves nothing that looks like a
+// queue.
+func create(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var b [8]byte
+	rand.Read(b[:])                              // never fails
+	epoch := binary.BigEndian.Uint64(b[:]) >> 16 // 48 bits: short enough for people, unique enough for a site
+	if _, err := createSegment(dir, epoch, 1); err != nil {
+		return err
+	}
+	return createBolt(filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketReaders, bucketCursors} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		meta := tx.Bucket(bucketMeta)
+		if err := meta.Put(keyVersion, key(stateVersion)); err != nil {
+			return err
+		}
+		return meta.Put(keyEpoch, key(epoch))
+	})
+}
+
+func openState(dir string) (*state, error) {
+	s := &state{nudge: make(chan struct{}, 1)}
+	path := filepath.Join(dir, stateFile)
+	err := guard(func() (err error) {
+		if s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false)); err != nil {
+			return err
+		}
+		return s.db.View(func(tx *bbolt.Tx) error {
+			meta := tx.Bucket(bucketMeta)
+			if meta == nil {
+				return errors.New("not a queue's state")
+			}
+			if v := number(meta.Get(keyVersion)); v != stateVersion {
+				return fmt.Errorf("layout version %d is unknown to this program: use a newer one", v)
+			}
+			s.epoch = number(meta.Get(keyEpoch))
+			return nil
+		})
+	})
+	if errors.Is(err, berrors.ErrTimeout) {
+		err = errors.New("another process has it open: stop it first")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func (s *state) close() error {
+	if s == nil || s.db == nil {
+		return nil
+	}
+	return s.db.Close()
+}
+
+// dirty tells the keeper that there is something to write or to unlink.
+func (s *state) dirty() {
+	select {
+	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// A Change sets a key in a bucket of the queue's state, or removes it when
+// Value is nil. Buckets are the caller's own, named freely.
+type Change struct {
+	Bucket, Key string
+	Value       []byte
+}
+
+func apply(tx *bbolt.Tx, changes []Change) error {
+	for _, c := range changes {
+		b, err := tx.CreateBucketIfNotExists([]byte(factPrefix + c.Bucket))
+		if err != nil {
+			return err
+		}
+		if c.Value == nil {
+			err = b.Delete([]byte(c.Key))
+		} else {
+			err = b.Put([]byte(c.Key), c.Value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SetState commits small facts that belong to the log's readers (sessions,
+// subscriptions, retained messages) beside the cursors. On disk when it returns.
+func (q *Queue) SetState(changes ...Change) error {
+	return q.update(func(tx *bbolt.Tx) error { return apply(tx, changes) })
+}
+
+// update commits to state.db. A disk that fails there fails the queue.
+func (q *Queue) update(fn func(*bbolt.Tx) error) error {
+	if err := q.Err(); err != nil {
+		return err
+	}
+	var own error // fn's, which says nothing about the disk
+	err := guard(func() error {
+		return q.state.db.Update(func(tx *bbolt.Tx) error {
+			own = fn(tx)
+			return own
+		})
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, berrors.ErrDatabaseNotOpen):
+		return ErrClosed
+	case errors.Is(err, syscall.ENOSPC):
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	case own == nil:
+		q.fail(err)
+	}
+	return fmt.Errorf("write %s: %w", stateFile, err)
+}
+
+// State calls fn for each key of a bucket in key order, with copies. fn must
+// not call the queue.
+func (q *Queue) State(bucket string, fn func(key string, value []byte) error) error {
+	return q.state.db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(factPrefix + bucket))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error { return fn(string(k), append([]byte{}, v...)) })
+	})
+}
+
+// parseSegment returns the first sequence that a file name tells.
+func parseSegment(name string) (first uint64, ok bool) {
+	hex, found := strings.CutPrefix(name, segmentPrefix)
+	hex, suffix := strings.CutSuffix(hex, segmentSuffix)
+	if !found || !suffix || len(hex) != 16 {
+		return 0, false
+	}
+	n, err := fmt.Sscanf(hex, "%016x", &first)
+	return first, n == 1 && err == nil
+}
