@@ -1,0 +1,305 @@
+package config
+
+import (
+	"encoding/json"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func (b *builder) northbound() {
+	names := make(unique)
+	clients := make(unique)
+	for _, l := range b.file.northbound.items {
+		if l.name.good() {
+			names.add(b, "link", l.name.v, l.name.at)
+		}
+		link := Link{
+			Name: l.name.v, Servers: b.servers(l), CA: l.ca.v, Certificate: l.certificate.v, Key: l.key.v,
+			ClientID: b.expand(&l.clientID), KeepAlive: l.keepalive.v, SessionExpiry: l.sessionExpiry.v,
+		}
+		for _, server := range link.Servers { // it would throw the one out for the other, for ever
+			clients.add(b, "client_id", link.ClientID+" at "+server, l.at)
+		}
+		b.wholeSeconds(&l.keepalive, "keepalive")
+		b.wholeSeconds(&l.sessionExpiry, "session_expiry")
+		if l.clientID.good() && l.clientID.v == "" {
+			b.rep.add(l.clientID.at, `remove it, or write "{gateway}"`, "client_id is empty")
+		}
+		if !l.send.set && !l.receive.set {
+			b.rep.add(l.at, `add send: [{topics: ["hg/#"]}]`, "link %q neither sends nor receives", l.name.v)
+		}
+		for _, s := range l.send.items {
+			link.Send = append(link.Send, b.route(s))
+		}
+		for _, s := range l.receive.items {
+			link.Receive = append(link.Receive, b.route(&fileSend{topics: s.topics, qos: s.qos, strip: s.strip, prefix: s.prefix}))
+		}
+		b.config.Northbound = append(b.config.Northbound, link)
+	}
+}
+
+func (b *builder) wholeSeconds(s *span, name string) {
+	if s.good() && s.v%time.Second != 0 {
+		b.rep.add(s.at, "write whole seconds", "%s is %s: MQTT counts it in seconds", name, showSpan(s.v))
+	}
+}
+
+func (b *builder) servers(l *fileLink) []string {
+	var all []string
+	seen := make(unique)
+	for _, t := range l.servers.items {
+		if !t.good() {
+			continue
+		}
+		scheme, _, _ := strings.Cut(t.v, "://")
+		address, ok := b.url(t, "mqtts", "8883")
+		switch {
+		case ok:
+			if seen.add(b, "server", address, t.at) {
+				all = append(all, address)
+			}
+		case scheme == "mqtt" || scheme == "tcp" || scheme == "ws":
+			b.rep.add(t.at, "use mqtts://, and the broker's TLS port, usually 8883", "%q: there is no way to send readings in the clear", t.v)
+		default:
+			b.rep.add(t.at, "write mqtts://host:8883, without path or user", "%q is not a server", t.v)
+		}
+	}
+	return all
+}
+
+var hostPattern = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?$`)
+
+// url takes scheme://host[:port] apart; ok is false for anything else.
+func (b *builder) url(t *text, scheme, defaultPort string) (address string, ok bool) {
+	u, err := url.Parse(t.v)
+	if err != nil || u.Scheme != scheme || u.String() != u.Scheme+"://"+u.Host {
+		return "", false
+	}
+	host, port := u.Hostname(), u.Port()
+	if port == "" {
+		port = defaultPort
+	}
+	if _, err := netip.ParseAddr(host); err != nil && !hostPattern.MatchString(host) {
+		return "", false
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", false
+	}
+	return net.JoinHostPort(host, port), true
+}
+
+func (b *builder) route(s *fileSend) Route {
+	r := Route{
+		Topics: b.filters(&s.topics), Except: b.filters(&s.except), QoS: byte(s.qos.v),
+		Strip: b.expand(&s.strip), Prefix: b.expand(&s.prefix),
+	}
+	for _, t := range []*text{&s.strip, &s.prefix} {
+		if strings.ContainsAny(t.v, "+#") {
+			b.rep.add(t.at, `write plain text, "sites/{gateway}/" for example`, "%q contains a wildcard: it becomes part of a topic", t.v)
+		}
+	}
+	if coveredBy(r.Topics, r.Except) {
+		b.rep.add(s.except.at, "make except narrower, or remove the route", "the route can never match: except takes all its topics")
+	}
+	return r
+}
+
+func (b *builder) buses() {
+	b.config.Buses = make(map[string]Bus, len(b.file.buses.entries))
+	for _, e := range b.file.buses.entries {
+		t := &e.item.url
+		bus := Bus{ResponseTimeout: e.item.responseTimeout.v}
+		scheme, _, _ := strings.Cut(t.v, "://")
+		if t.good() && !laterSchemes[scheme] {
+			var ok bool
+			if bus.Address, ok = b.url(t, "tcp", "502"); !ok {
+				b.rep.add(t.at, "write tcp://host:502", "%q is not a bus", t.v)
+			}
+		}
+		b.config.Buses[e.name] = bus
+	}
+}
+
+func (b *builder) devices() {
+	ids := make(unique)
+	for _, d := range b.file.devices.items {
+		if d.id.good() {
+			ids.add(b, "device", d.id.v, d.id.at)
+		}
+		dev := Device{ID: d.id.v, Adapter: d.adapter.v, Groups: b.groups(d)}
+		switch {
+		case !d.adapter.good():
+		case d.adapter.v == "modbus":
+			b.modbus(d, &dev)
+		default:
+			b.plugin(d, &dev)
+		}
+		b.config.Devices = append(b.config.Devices, dev)
+	}
+}
+
+func (b *builder) groups(d *fileDevice) map[string]Group {
+	groups := make(map[string]Group, len(d.groups.entries))
+	for _, g := range d.groups.entries {
+		if slices.Contains([]string{"state", "meta", "cmd"}, g.name) {
+			b.rep.add(g.at, "choose another name", "group %q would share its topic with the device's own %s", g.name, g.name)
+		}
+		groups[g.name] = Group{Interval: g.item.interval.v}
+	}
+	return groups
+}
+
+var pluginPattern = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+func (b *builder) plugin(d *fileDevice, dev *Device) {
+	if !pluginPattern.MatchString(d.adapter.v) {
+		b.rep.add(d.adapter.at, "write modbus, or the name of a plugin: lower-case letters, digits and hyphens",
+			"adapter %q cannot be a plugin", d.adapter.v)
+	}
+	for _, k := range []struct {
+		name string
+		set  bool
+		at   place
+	}{{"bus", d.bus.set, d.bus.at}, {"unit", d.unit.set, d.unit.at}, {"tags", d.tags.set, d.tags.at}} {
+		if k.set {
+			suffix, _ := didYouMean(d.adapter.v, []string{"modbus"})
+			b.rep.add(k.at, "move it into settings if the plugin wants it, or write adapter: modbus",
+				"%s has no meaning for the plugin %q%s", k.name, d.adapter.v, suffix)
+		}
+	}
+	dev.Settings = d.settings.json
+	if !d.settings.set {
+		dev.Settings = json.RawMessage("{}")
+	}
+}
+
+func (b *builder) modbus(d *fileDevice, dev *Device) {
+	if d.settings.set {
+		b.rep.add(d.settings.at, "write bus, unit, groups and tags instead", "settings are for plugins: modbus has none")
+	}
+	if d.bus.good() {
+		var names []string
+		for _, e := range b.file.buses.entries {
+			names = append(names, e.name)
+		}
+		b.known(&d.bus, "bus", d.bus.v, names)
+	}
+	for _, k := range []struct {
+		name, fix string
+		field     field
+	}{
+		{"bus", "add bus: NAME, and NAME under buses", &d.bus},
+		{"unit", "add unit: 1, or what the device is set to", &d.unit},
+		{"groups", "add groups: {fast: {interval: 1s}}", &d.groups},
+		{"tags", `add tags: {temp: {address: "holding:10", type: int16}}`, &d.tags},
+	} {
+		if d.lacks(k.name, k.field) && !d.profile.set {
+			b.rep.add(d.at, k.fix, "modbus device %q without %s", d.id.v, k.name)
+		}
+	}
+	dev.Bus, dev.Unit = d.bus.v, uint8(d.unit.v)
+	for _, e := range d.tags.entries {
+		dev.Tags = append(dev.Tags, b.tag(d, e.name, e.item))
+	}
+}
+
+var tagTypes = []string{"int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"}
+
+// bits is the width of a type; 0 if it was not read.
+func bits(kind string) int {
+	n, _ := strconv.Atoi(strings.TrimLeft(kind, "uintfloa"))
+	return n
+}
+
+func (b *builder) tag(d *fileDevice, name string, t *fileTag) Tag {
+	tag := Tag{Name: name, Group: b.groupOf(d, t), Type: t.kind.v, Offset: t.offset.v, Unit: t.unit.v, Order: t.order.v}
+	width := bits(t.kind.v)
+	if t.address.good() {
+		tag.Table, tag.Address = b.register(&t.address, width)
+	}
+	if t.scale.good() {
+		tag.Scale = &t.scale.v
+		if t.scale.v == 0 {
+			b.rep.add(t.scale.at, "write another number, or remove it", "scale 0 would make every value the same")
+		}
+	}
+	if t.order.good() && width != 0 {
+		short := t.order.v == "AB" || t.order.v == "BA"
+		switch {
+		case short && width > 16:
+			b.rep.add(t.order.at, "write ABCD, CDAB, BADC or DCBA", "order %s is for 16-bit types, and %s is none", t.order.v, t.kind.v)
+		case !short && width == 16 && t.order.v != "ABCD":
+			b.rep.add(t.order.at, "write AB, or BA if the device swaps the bytes", "order %s is for wider types than %s", t.order.v, t.kind.v)
+		}
+	}
+	for _, i := range t.invalid.items {
+		tag.Invalid = append(tag.Invalid, i.v)
+		if width > 0 && width < 64 && i.v>>width != 0 {
+			b.rep.add(i.at, "write the bits as read from the device, 0xFFFF for -1 of 16 bits",
+				"invalid value %#x has more than the %d bits of %s", i.v, width, t.kind.v)
+		}
+	}
+	return tag
+}
+
+// groupOf is the group of a tag: the one it names, or the only one.
+func (b *builder) groupOf(d *fileDevice, t *fileTag) string {
+	var names []string
+	for _, g := range d.groups.entries {
+		names = append(names, g.name)
+	}
+	switch {
+	case t.group.good():
+		b.known(&t.group, "group", t.group.v, names)
+		return t.group.v
+	case t.group.set:
+	case len(names) == 1:
+		t.group.v, t.group.has = names[0], true
+		return names[0]
+	case len(names) > 1:
+		b.rep.add(t.at, "add group: one of "+strings.Join(names, ", "), "a tag without group, on a device with several")
+	}
+	return ""
+}
+
+var (
+	registerPattern = regexp.MustCompile(`^(holding|input):(0|[1-9][0-9]{0,9})$`)
+	modiconPattern  = regexp.MustCompile(`^([34])([0-9]{4,5})$`)
+)
+
+// register reads "holding:10" for a value of width bits.
+func (b *builder) register(t *register, width int) (table string, address uint16) {
+	m := registerPattern.FindStringSubmatch(t.v)
+	if m == nil {
+		name, _, _ := strings.Cut(t.v, ":")
+		if !laterTables[name] {
+			b.notRegister(t)
+		}
+		return "", 0
+	}
+	n, _ := strconv.Atoi(m[2]) // at most ten digits
+	if last := n + max(width/16, 1) - 1; last > math.MaxUint16 {
+		b.rep.add(t.at, "write a lower address: the last register is 65535", "%q lies past the end: its last register would be %d", t.v, last)
+		return m[1], 0
+	}
+	return m[1], uint16(n)
+}
+
+func (b *builder) notRegister(t *register) {
+	fix := "write holding:10 or input:10, counted from 0"
+	if m := modiconPattern.FindStringSubmatch(t.v); m != nil {
+		n, _ := strconv.Atoi(m[2]) // at most five digits
+		table := map[string]string{"3": "input", "4": "holding"}[m[1]]
+		if n > 0 {
+			fix = "if " + t.v + " is the number in the manual, write " + table + ":" + strconv.Itoa(n-1) + ", counted from 0"
+		}
+	}
+	b.rep.add(t.at, fix, "%q is not an address", t.v)
+}

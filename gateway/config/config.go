@@ -1,0 +1,160 @@
+package config
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+)
+
+// Config is a configuration that is complete and consistent: defaults are
+// filled in, paths are absolute, names refer to what exists. It is not changed
+// after Load and may be read from several goroutines.
+type Config struct {
+	Gateway    Gateway
+	Broker     Broker
+	Access     Access
+	Queue      Queue
+	Northbound []Link
+	Buses      map[string]Bus
+	Devices    []Device
+	Admin      Admin
+
+	written *file // for Show
+}
+
+// Gateway is the machine itself.
+type Gateway struct {
+	ID      string // matches [A-Za-z0-9._-]{1,64}; neither "." nor ".."
+	Data    string // folder of queue, sessions, keys and users
+	Plugins string // folder of plugin executables
+}
+
+// Broker is the local MQTT broker.
+type Broker struct {
+	Listeners []Listener // may be empty
+	Limits    Limits
+	Lockout   Lockout
+}
+
+// A Listener takes local connections.
+type Listener struct {
+	Address           string // host:port; the host is an IP address or empty
+	Plaintext         bool   // then Address is a loopback address, and no certificate is set
+	Certificate, Key  string // paths
+	ClientCA          string // path, or empty
+	ClientCertificate ClientCertificate
+	AnonymousAs       string // identity of clients without credentials; empty: none
+}
+
+// ClientCertificate says whether TLS asks clients for a certificate.
+type ClientCertificate string
+
+// The three ways. Optional and Required come with a ClientCA.
+const (
+	Off      ClientCertificate = "off"
+	Optional ClientCertificate = "optional"
+	Required ClientCertificate = "required"
+)
+
+// Limits bound what clients may use.
+type Limits struct {
+	Connections      int
+	ConnectionsPerIP int
+	PacketSize       int // bytes
+	ReceiveMaximum   int // 1 to 65535
+	TopicLevels      int
+	Subscriptions    int           // per client
+	SessionExpiry    time.Duration // at most
+	Retained         int
+}
+
+// Lockout answers wrong passwords.
+type Lockout struct {
+	Failures         int
+	Window, Duration time.Duration
+}
+
+// Access says who may do what.
+type Access struct {
+	CertificateName string // "san" or "cn"
+	Certificates    []access.CertificateRole
+	Rules           []access.Rule // in order; {gateway} is replaced, {id} is left in
+}
+
+// Queue is the store in front of the links.
+type Queue struct {
+	MaxSize int64  // bytes of disk
+	MinFree int64  // bytes of disk left to others
+	Lanes   []Lane // at least one; the last takes everything
+}
+
+// A Lane is a class of messages. When it is full, publishers are refused.
+type Lane struct {
+	Name   string
+	Topics []string // filters
+}
+
+// A Link leads to a cloud broker over mutual TLS.
+type Link struct {
+	Name                 string   // in rules "link:" + Name
+	Servers              []string // host:port, in order of preference
+	CA, Certificate, Key string   // paths
+	ClientID             string
+	KeepAlive            time.Duration // whole seconds
+	SessionExpiry        time.Duration // whole seconds
+	Send, Receive        []Route
+}
+
+// A Route names topics and what becomes of their names.
+type Route struct {
+	Topics []string // filters, on the side the message comes from
+	Except []string // filters; empty in Receive
+	QoS    byte     // 0 or 1
+	Strip  string   // cut off the front, where it is there
+	Prefix string   // then put in front
+}
+
+// A Bus is a connection that devices share.
+type Bus struct {
+	Address         string // host:port of a Modbus TCP server
+	ResponseTimeout time.Duration
+}
+
+// A Device is read in the field.
+type Device struct {
+	ID      string // in rules "device:" + ID
+	Adapter string // "modbus", or the name of a plugin
+	Groups  map[string]Group
+
+	// With adapter modbus.
+	Bus  string // a key of Config.Buses
+	Unit uint8
+	Tags []Tag // in the order of the file
+
+	// With a plugin: a JSON object, {} if nothing was written.
+	Settings json.RawMessage
+}
+
+// A Group is read together.
+type Group struct{ Interval time.Duration }
+
+// A Tag is one value of a Modbus device: raw * Scale + Offset, and an integer
+// if neither is given.
+type Tag struct {
+	Name    string
+	Group   string   // a key of Device.Groups
+	Table   string   // "holding" or "input"
+	Address uint16   // from 0; the last register of the type is at most 65535
+	Type    string   // int16, uint16, int32, uint32, int64, uint64, float32, float64
+	Scale   *float64 // not 0; nil if the file has none
+	Offset  float64
+	Unit    string   // of measure
+	Order   string   // ABCD, CDAB, BADC or DCBA; with 16-bit types also AB or BA
+	Invalid []uint64 // raw values that mean "no value"
+}
+
+// Admin is the local HTTP listener.
+type Admin struct {
+	Address string // loopback IP and port; empty: none
+}

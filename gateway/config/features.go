@@ -1,0 +1,132 @@
+package config
+
+import "strings"
+
+// unavailable lists what the format has and this version does not do. Such a
+// setting is refused, because ignoring it would be a lie. Whoever implements
+// one deletes its row.
+var unavailable = []struct {
+	key     string // as in the reference
+	setting string // what is not available
+	instead string
+	used    func(*file) []place
+}{
+	{"broker.limits.publish_rate", "publish_rate above 0", "remove it or set publish_rate: 0",
+		func(f *file) []place { l := &f.broker.limits; return when(l.publishRate.v > 0, l.publishRate.at) }},
+	{"broker.limits.session_queue", "session_queue other than 64MiB", "remove it",
+		func(f *file) []place {
+			l := &f.broker.limits.sessionQueue
+			return when(l.good() && l.v != 64<<20, l.at)
+		}},
+	{"queue.encryption", "encryption: true", "remove it or set encryption: false; use an encrypted disk",
+		func(f *file) []place { return when(f.queue.encryption.v, f.queue.encryption.at) }},
+	{"queue.lanes", "more than one lane", `keep one lane, with topics: ["#"], or remove lanes`,
+		func(f *file) (all []place) {
+			for i, l := range f.queue.lanes.items {
+				all = append(all, when(i == 1, l.at)...)
+			}
+			return all
+		}},
+	{"queue.lanes[].priority", "priority of a lane", "remove it or set priority: 0",
+		ofLanes(func(l *fileLane) []place { return when(l.priority.v > 0, l.priority.at) })},
+	{"queue.lanes[].max_size", "max_size of a lane", "remove it; queue.max_size holds for everything",
+		ofLanes(func(l *fileLane) []place { return when(l.maxSize.good(), l.maxSize.at) })},
+	{"queue.lanes[].max_age", "max_age of a lane", "remove it",
+		ofLanes(func(l *fileLane) []place { return when(l.maxAge.good(), l.maxAge.at) })},
+	{"queue.lanes[].when_full", "when_full: drop_oldest", "remove it or set when_full: refuse",
+		ofLanes(func(l *fileLane) []place { return when(l.whenFull.v == "drop_oldest", l.whenFull.at) })},
+	{"northbound[].catch_up.order", "catch_up order live_first", "remove it or set order: in_order",
+		ofLinks(func(l *fileLink) []place { c := &l.catchUp.order; return when(c.v == "live_first", c.at) })},
+	{"northbound[].catch_up.rate", "catch_up rate above 0", "remove it or set rate: 0",
+		ofLinks(func(l *fileLink) []place { return when(l.catchUp.rate.v > 0, l.catchUp.rate.at) })},
+	{"northbound[].send[].qos", "sending with qos 2", "set qos: 1",
+		ofLinks(func(l *fileLink) (all []place) {
+			for _, s := range l.send.items {
+				all = append(all, when(s.qos.v == 2, s.qos.at)...)
+			}
+			return all
+		})},
+	{"northbound[].receive[].qos", "receiving with qos 2", "set qos: 1",
+		ofLinks(func(l *fileLink) (all []place) {
+			for _, s := range l.receive.items {
+				all = append(all, when(s.qos.v == 2, s.qos.at)...)
+			}
+			return all
+		})},
+	{"buses.NAME.url", "any bus but tcp://", "use tcp://host:502, through a serial server if need be",
+		func(f *file) (all []place) {
+			for _, b := range f.buses.entries {
+				scheme, _, _ := strings.Cut(b.item.url.v, "://")
+				all = append(all, when(laterSchemes[scheme], b.item.url.at)...)
+			}
+			return all
+		}},
+	{"devices[].profile", "profile", "remove it and write groups and tags here",
+		ofDevices(func(d *fileDevice) []place { return when(d.profile.good(), d.profile.at) })},
+	{"devices[].writes", "writes: allow", "remove it or set writes: deny",
+		ofDevices(func(d *fileDevice) []place { return when(d.writes.v == "allow", d.writes.at) })},
+	{"devices[].tags.NAME.access", "access: rw", "remove it or set access: r",
+		ofTags(func(t *fileTag) []place { return when(t.access.v == "rw", t.access.at) })},
+	{"devices[].tags.NAME.address", "a coil or discrete address", "use holding:N or input:N, or remove the tag",
+		ofTags(func(t *fileTag) []place {
+			table, _, _ := strings.Cut(t.address.v, ":")
+			return when(laterTables[table], t.address.at)
+		})},
+}
+
+var (
+	laterSchemes = map[string]bool{"tls": true, "udp": true, "rtu": true, "ascii": true, "rtu+tcp": true, "ascii+tcp": true, "listen": true}
+	laterTables  = map[string]bool{"coil": true, "discrete": true}
+)
+
+func when(used bool, at place) []place {
+	if used {
+		return []place{at}
+	}
+	return nil
+}
+
+func ofLanes(used func(*fileLane) []place) func(*file) []place {
+	return func(f *file) (all []place) {
+		for _, l := range f.queue.lanes.items {
+			all = append(all, used(l)...)
+		}
+		return all
+	}
+}
+
+func ofLinks(used func(*fileLink) []place) func(*file) []place {
+	return func(f *file) (all []place) {
+		for _, l := range f.northbound.items {
+			all = append(all, used(l)...)
+		}
+		return all
+	}
+}
+
+func ofDevices(used func(*fileDevice) []place) func(*file) []place {
+	return func(f *file) (all []place) {
+		for _, d := range f.devices.items {
+			all = append(all, used(d)...)
+		}
+		return all
+	}
+}
+
+func ofTags(used func(*fileTag) []place) func(*file) []place {
+	return ofDevices(func(d *fileDevice) (all []place) {
+		for _, t := range d.tags.entries {
+			all = append(all, used(t.item)...)
+		}
+		return all
+	})
+}
+
+// refuseUnavailable reports every setting that this version does not do.
+func (f *file) refuseUnavailable(rep *report) {
+	for _, u := range unavailable {
+		for _, at := range u.used(f) {
+			rep.add(at, u.instead, "%s is not available in this version", u.setting)
+		}
+	}
+}

@@ -1,0 +1,239 @@
+package config
+
+// The file's shape, part one: what concerns the gateway itself, its local
+// clients and its queue. The order of keys is that of the reference page.
+
+type file struct {
+	block
+	version    versionKey
+	gateway    fileGateway
+	broker     fileBroker
+	access     fileAccess
+	queue      fileQueue
+	northbound list[fileLink]
+	buses      dict[fileBus]
+	devices    list[fileDevice]
+	admin      fileAdmin
+}
+
+func (f *file) keys() []key {
+	return []key{
+		{name: "version", into: &f.version, required: true, min: "1", max: "1",
+			doc: "Version of the format, 1. Files in conf.d may leave it out."},
+		{name: "gateway", into: &f.gateway, doc: "The gateway itself."},
+		{name: "broker", into: &f.broker, doc: "The local MQTT broker."},
+		{name: "access", into: &f.access, doc: "Who may publish and subscribe to what. What no rule allows is refused."},
+		{name: "queue", into: &f.queue, doc: "The queue on disk, in front of every link."},
+		{name: "northbound", into: &f.northbound, doc: "Links to cloud brokers."},
+		{name: "buses", into: &f.buses, doc: "Connections that field devices share, by name."},
+		{name: "devices", into: &f.devices, doc: "Field devices."},
+		{name: "admin", into: &f.admin, doc: "Metrics, health and the web page."},
+	}
+}
+
+type fileGateway struct {
+	block
+	id      label
+	data    filePath
+	plugins filePath
+}
+
+func (g *fileGateway) keys() []key {
+	return []key{
+		{name: "id", into: &g.id, doc: "Name of this gateway: stands for {gateway}, and is part of every topic it publishes. " +
+			"Default: the host's name, other characters replaced by hyphens."},
+		{name: "data", into: &g.data, def: "/var/lib/headgate", doc: "Folder of the queue, sessions, keys and users."},
+		{name: "plugins", into: &g.plugins, def: "/usr/lib/headgate/plugins", doc: "Folder of plugin executables."},
+	}
+}
+
+type fileBroker struct {
+	block
+	listeners list[fileListener]
+	limits    fileLimits
+	lockout   fileLockout
+}
+
+func (b *fileBroker) keys() []key {
+	return []key{
+		{name: "listeners", into: &b.listeners, doc: "Where local clients connect. Default: nowhere."},
+		{name: "limits", into: &b.limits, doc: "Bounds on what clients may use."},
+		{name: "lockout", into: &b.lockout, doc: "What happens after wrong passwords."},
+	}
+}
+
+type fileListener struct {
+	block
+	address     text
+	plaintext   boolean
+	certificate filePath
+	key         filePath
+	clientCA    filePath
+	clientCert  text
+	anonymousAs text
+}
+
+func (l *fileListener) keys() []key {
+	return []key{
+		{name: "address", into: &l.address, required: true,
+			doc: "IP address and port to listen on, `0.0.0.0:8883` for example; an empty address or `[::]` means all."},
+		{name: "plaintext", into: &l.plaintext, def: "false",
+			doc: "No TLS. On loopback addresses only, and announced at every start."},
+		{name: "certificate", into: &l.certificate, doc: "PEM file of the server's certificate chain. Required with TLS."},
+		{name: "key", into: &l.key, doc: "PEM file of its private key. Required with TLS."},
+		{name: "client_ca", into: &l.clientCA, doc: "PEM file of the authorities that vouch for clients."},
+		{name: "client_certificate", into: &l.clientCert, oneOf: []string{"off", "optional", "required"},
+			doc: "Whether clients are asked for a certificate. Default: optional with client_ca, otherwise off."},
+		{name: "anonymous_as", into: &l.anonymousAs,
+			doc: "Identity of clients that bring no credentials. On plaintext loopback listeners only; empty: they are refused."},
+	}
+}
+
+type fileLimits struct {
+	block
+	connections      whole
+	connectionsPerIP whole
+	packetSize       size
+	receiveMaximum   whole
+	publishRate      whole
+	topicLevels      whole
+	subscriptions    whole
+	sessionExpiry    span
+	sessionQueue     size
+	retained         whole
+}
+
+func (l *fileLimits) keys() []key {
+	return []key{
+		{name: "connections", into: &l.connections, def: "10000", min: "1", max: "1000000", doc: "Open connections."},
+		{name: "connections_per_ip", into: &l.connectionsPerIP, def: "1000", min: "1", max: "1000000",
+			doc: "Open connections from one address."},
+		{name: "packet_size", into: &l.packetSize, def: "1MiB", min: "1KiB", max: "256MiB", doc: "Bytes of one MQTT packet."},
+		{name: "receive_maximum", into: &l.receiveMaximum, def: "100", min: "1", max: "65535",
+			doc: "Messages with QoS 1 or 2 in flight from one client."},
+		{name: "publish_rate", into: &l.publishRate, def: "0", min: "0", max: "1000000",
+			doc: "Messages per second from one client; 0: unlimited."},
+		{name: "topic_levels", into: &l.topicLevels, def: "16", min: "1", max: "128", doc: "Levels of a topic or filter."},
+		{name: "subscriptions", into: &l.subscriptions, def: "1000", min: "1", max: "1000000", doc: "Subscriptions of one client."},
+		{name: "session_expiry", into: &l.sessionExpiry, def: "7d", min: "0", max: "3650d",
+			doc: "How long a session outlives its connection, at most."},
+		{name: "session_queue", into: &l.sessionQueue, def: "64MiB", min: "0", doc: "Bytes waiting for one absent client."},
+		{name: "retained", into: &l.retained, def: "100000", min: "0", max: "10000000", doc: "Retained messages."},
+	}
+}
+
+type fileLockout struct {
+	block
+	failures whole
+	window   span
+	duration span
+}
+
+func (l *fileLockout) keys() []key {
+	return []key{
+		{name: "failures", into: &l.failures, def: "5", min: "1", max: "1000", doc: "Wrong passwords that lock out."},
+		{name: "window", into: &l.window, def: "60s", min: "1s", max: "1d", doc: "The time in which they count."},
+		{name: "duration", into: &l.duration, def: "5m", min: "1s", max: "30d", doc: "How long the lockout lasts."},
+	}
+}
+
+type fileAccess struct {
+	block
+	certificateName text
+	certificates    list[fileCertificate]
+	rules           list[fileRule]
+}
+
+func (a *fileAccess) keys() []key {
+	return []key{
+		{name: "certificate_name", into: &a.certificateName, def: "san", oneOf: []string{"san", "cn"},
+			doc: "Where a certificate carries the identity: in its alternative names, or in its common name."},
+		{name: "certificates", into: &a.certificates, doc: "Roles of clients that prove themselves with a certificate."},
+		{name: "rules", into: &a.rules, doc: "Rules in order: the first that matches decides."},
+	}
+}
+
+type fileCertificate struct {
+	block
+	match text
+	roles list[label]
+}
+
+func (c *fileCertificate) keys() []key {
+	return []key{
+		{name: "match", into: &c.match, required: true, doc: "Identity in the certificate; `*` stands for any characters."},
+		{name: "roles", into: &c.roles, required: true, doc: "The roles it has."},
+	}
+}
+
+type fileRule struct {
+	block
+	allow  list[text]
+	deny   list[text]
+	who    text
+	topics list[text]
+}
+
+func (r *fileRule) keys() []key {
+	actions := []string{"publish", "subscribe"}
+	return []key{
+		{name: "allow", into: &r.allow, single: true, oneOf: actions,
+			doc: "What is allowed. A rule has either allow or deny. A will counts as publish, a shared subscription as subscribe."},
+		{name: "deny", into: &r.deny, single: true, oneOf: actions, doc: "What is refused."},
+		{name: "who", into: &r.who, required: true, doc: "An identity, `@role`, `link:NAME`, `link:*`, `device:NAME`, `device:*`, or `*` for everybody."},
+		{name: "topics", into: &r.topics, required: true,
+			doc: "Topic filters. {id} stands for the client's identity, {gateway} for this gateway's id."},
+	}
+}
+
+type fileQueue struct {
+	block
+	maxSize    size
+	minFree    size
+	encryption boolean
+	lanes      list[fileLane]
+}
+
+func (q *fileQueue) keys() []key {
+	return []key{
+		{name: "max_size", into: &q.maxSize, def: "2GiB", min: "128MiB", doc: "Disk the queue may use."},
+		{name: "min_free", into: &q.minFree, def: "256MiB", min: "0", doc: "Disk to leave free for others. When it is reached the queue is full."},
+		{name: "encryption", into: &q.encryption, def: "false", doc: "Encrypt what is stored."},
+		{name: "lanes", into: &q.lanes, doc: "Classes of messages; the first with a filter that matches takes a message, the last must take the rest. " +
+			"Default: one lane for everything."},
+	}
+}
+
+type fileLane struct {
+	block
+	name     label
+	topics   list[text]
+	priority whole
+	maxSize  size
+	maxAge   span
+	whenFull text
+}
+
+func (l *fileLane) keys() []key {
+	return []key{
+		{name: "name", into: &l.name, required: true, doc: "Its name."},
+		{name: "topics", into: &l.topics, required: true, doc: "Topic filters."},
+		{name: "priority", into: &l.priority, def: "0", min: "0", max: "9", doc: "Lanes of higher priority are sent first."},
+		{name: "max_size", into: &l.maxSize, min: "128MiB", doc: "Disk this lane may use. Default: max_size of the queue."},
+		{name: "max_age", into: &l.maxAge, min: "1s", doc: "Older messages are dropped and counted. Default: kept."},
+		{name: "when_full", into: &l.whenFull, def: "refuse", oneOf: []string{"refuse", "drop_oldest"},
+			doc: "refuse: publishers are told that the queue is full, and nothing is lost that was acknowledged. drop_oldest: the oldest go, counted."},
+	}
+}
+
+type fileAdmin struct {
+	block
+	address text
+}
+
+func (a *fileAdmin) keys() []key {
+	return []key{
+		{name: "address", into: &a.address, def: "127.0.0.1:9883",
+			doc: "Loopback IP address and port of metrics, health and the web page. Empty: on the unix socket only."},
+	}
+}

@@ -1,0 +1,132 @@
+package modbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/headgate-io/headgate/southbound"
+)
+
+// DeviceConfig describes one unit on a bus.
+type DeviceConfig struct {
+	Unit   byte
+	Groups []Group
+	Tags   []Tag // in the order in which they are published
+
+	// MaxGap is how many registers that nobody wants a request may cover
+	// between two that somebody does. Zero is 16; below zero joins only
+	// what is adjacent.
+	MaxGap int
+	// MaxRegisters is the most the device gives at once. Zero is 125.
+	MaxRegisters int
+}
+
+// A Group is tags that are polled together.
+type Group struct {
+	Name     string
+	Interval time.Duration
+}
+
+// adapter is one unit of a bus. It is never changed.
+type adapter struct {
+	bus    *Bus
+	unit   byte
+	groups []groupPlan // those that have tags
+	tags   []southbound.Tag
+}
+
+type groupPlan struct {
+	Group
+	fields []field
+	blocks []block
+}
+
+// Adapter checks cfg and returns an adapter for one unit of the bus. It does no
+// I/O. Several adapters may use one bus, also for the same unit.
+func (b *Bus) Adapter(cfg DeviceConfig) (southbound.Adapter, error) {
+	if cfg.MaxGap == 0 {
+		cfg.MaxGap = defaultMaxGap
+	}
+	if cfg.MaxRegisters == 0 {
+		cfg.MaxRegisters = maxRegisters
+	}
+	if cfg.MaxRegisters < 1 || cfg.MaxRegisters > maxRegisters {
+		return nil, fmt.Errorf("modbus: at most %d registers a request is impossible; give 1 to %d", cfg.MaxRegisters, maxRegisters)
+	}
+	a := &adapter{bus: b, unit: cfg.Unit}
+	if err := a.addGroups(cfg); err != nil {
+		return nil, err
+	}
+	if err := a.addTags(cfg); err != nil {
+		return nil, err
+	}
+	used := a.groups[:0]
+	for _, g := range a.groups {
+		if len(g.fields) > 0 {
+			g.blocks = plan(g.fields, max(0, cfg.MaxGap), cfg.MaxRegisters)
+			used = append(used, g)
+		}
+	}
+	a.groups = used
+	return a, nil
+}
+
+func (a *adapter) addGroups(cfg DeviceConfig) error {
+	for _, g := range cfg.Groups {
+		if a.group(g.Name) != nil {
+			return fmt.Errorf("modbus: group %q is given twice; rename one", g.Name)
+		}
+		if g.Interval <= 0 {
+			return fmt.Errorf("modbus: group %q has the interval %v; give 1s for example", g.Name, g.Interval)
+		}
+		a.groups = append(a.groups, groupPlan{Group: g})
+	}
+	return nil
+}
+
+func (a *adapter) addTags(cfg DeviceConfig) error {
+	if len(cfg.Tags) == 0 {
+		return errors.New("modbus: a device without tags has nothing to read; add tags")
+	}
+	names := make(map[string]bool)
+	for _, tag := range cfg.Tags {
+		if tag.Name == "" || names[tag.Name] {
+			return fmt.Errorf("modbus: tag name %q is empty or given twice; rename it", tag.Name)
+		}
+		names[tag.Name] = true
+		g := a.group(tag.Group)
+		if g == nil {
+			return fmt.Errorf("modbus: tag %q is in group %q, which does not exist; add the group", tag.Name, tag.Group)
+		}
+		f, err := compile(tag)
+		if err != nil {
+			return fmt.Errorf("modbus: tag %q: %w", tag.Name, err)
+		}
+		if f.kind.words > cfg.MaxRegisters {
+			return fmt.Errorf("modbus: tag %q needs %d registers at once; raise max_registers", tag.Name, f.kind.words)
+		}
+		g.fields = append(g.fields, f)
+		a.tags = append(a.tags, southbound.Tag{Name: tag.Name, Group: tag.Group, Type: tag.Type, Unit: tag.Unit})
+	}
+	return nil
+}
+
+func (a *adapter) group(name string) *groupPlan {
+	for i := range a.groups {
+		if a.groups[i].Name == name {
+			return &a.groups[i]
+		}
+	}
+	return nil
+}
+
+// Open connects the bus if it is not connected. It does not ask whether the
+// unit answers: if not, its tags say so.
+func (a *adapter) Open(ctx context.Context) (southbound.Session, error) {
+	if err := a.bus.open(ctx); err != nil {
+		return nil, err
+	}
+	return newSession(a), nil
+}
