@@ -105,8 +105,11 @@ func isTopicLevel(s string) bool {
 	return s != "" && !strings.ContainsAny(s, "/+#\x00") && utf8.ValidString(s)
 }
 
-// isGroup reports whether s may name a group: one topic level that is not
-// taken by what else a device publishes or listens to.
-func isGroup(s string) bool {
-	return isTopicLevel(s) && s != "state" && s != "meta" && s != "cmd"
+// CheckGroup says whether and why not a name can be a group's: one topic level
+// that is not taken by what else a device publishes or listens to.
+func CheckGroup(name string) error {
+	if !isTopicLevel(name) || name == "state" || name == "meta" || name == "cmd" {
+		return fmt.Errorf("%.64q cannot name a group; use letters, digits, '.', '_' and '-', but not state, meta or cmd", name)
+	}
+	return nil
 }

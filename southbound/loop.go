@@ -80,8 +80,8 @@ func (l *loop) read(ctx context.Context, s Session) (b Batch, err error) {
 	if err != nil {
 		return b, fmt.Errorf("read: %w", err)
 	}
-	if !isGroup(b.Group) {
-		return b, fmt.Errorf("read: %q cannot name a group; use letters, digits, '.', '_' and '-'", b.Group)
+	if err := CheckGroup(b.Group); err != nil {
+		return b, fmt.Errorf("read: %w", err)
 	}
 	if b.Time.IsZero() {
 		b.Time = time.Now()
@@ -184,7 +184,7 @@ func offlineBatches(tags []Tag, now time.Time) []Batch {
 	var batches []Batch
 	at := make(map[string]int)
 	for _, tag := range tags {
-		if !isGroup(tag.Group) {
+		if CheckGroup(tag.Group) != nil {
 			continue
 		}
 		i, ok := at[tag.Group]

@@ -31,7 +31,7 @@ type Reading struct {
 
 // A Batch is what one poll of one group brought.
 type Batch struct {
-	Group    string // non-empty, one topic level: no '/', '+', '#' or U+0000
+	Group    string // see CheckGroup
 	Time     time.Time
 	Readings []Reading // in the order of the configuration; the receiver owns it
 }

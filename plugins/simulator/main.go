@@ -6,7 +6,7 @@
 //	  - id: boiler
 //	    adapter: simulator
 //	    settings:
-//	      interval: 1s                # of group process; group state is five times slower
+//	      interval: 1s                # of group process; group status is five times slower
 //	      tags: [temperature, valve]  # default: all
 //	      seed: 7                     # of the noise; the same seed makes the same noise
 //	      unplugged: /tmp/unplugged   # while this file exists the device is unreachable

@@ -55,7 +55,7 @@ func (a adapter) isUnplugged() bool {
 
 func (s *session) Tags() []southbound.Tag { return s.tags }
 
-// Read delivers group process at every tick and group state right after every
+// Read delivers group process at every tick and group status right after every
 // fifth, beginning with the first. A group without tags is left out.
 func (s *session) Read(ctx context.Context) (southbound.Batch, error) {
 	for len(s.next) == 0 {
@@ -80,7 +80,7 @@ func (s *session) Read(ctx context.Context) (southbound.Batch, error) {
 func (s *session) due() {
 	groups := []string{process}
 	if s.polls%slower == 0 {
-		groups = append(groups, state)
+		groups = append(groups, status)
 	}
 	s.polls++
 	for _, group := range groups {

@@ -16,16 +16,16 @@ import (
 
 const (
 	process = "process" // the fast group
-	state   = "state"   // the slow one
-	slower  = 5         // intervals of process for one of state
+	status  = "status"  // the slow one
+	slower  = 5         // intervals of process for one of status
 )
 
 // allTags is what a simulated device has.
 var allTags = []southbound.Tag{
 	{Name: "temperature", Group: process, Type: "float64", Unit: "Cel"},
 	{Name: "counter", Group: process, Type: "uint64", Unit: "1"},
-	{Name: "valve", Group: state, Type: "bool"},
-	{Name: "state", Group: state, Type: "string"},
+	{Name: "valve", Group: status, Type: "bool"},
+	{Name: "state", Group: status, Type: "string"},
 }
 
 // adapter is one simulated device.

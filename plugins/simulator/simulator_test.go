@@ -86,7 +86,7 @@ func TestCommandThroughTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	batch, err := s.Read(t.Context())
-	if err != nil || batch.Group != state || batch.Readings[0].Value != true {
+	if err != nil || batch.Group != status || batch.Readings[0].Value != true {
 		t.Errorf("got %+v, %v", batch, err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -33,7 +32,7 @@ func tagsAreDeclared(cfg Config, a southbound.Adapter) error {
 		case seen[tag.Name]:
 			return fmt.Errorf("tag %s is declared twice", tag.Name)
 		}
-		if err := validGroup(tag.Group); err != nil {
+		if err := southbound.CheckGroup(tag.Group); err != nil {
 			return fmt.Errorf("tag %s: %w", tag.Name, err)
 		}
 		seen[tag.Name] = true
@@ -80,16 +79,9 @@ func readingsAreValid(cfg Config, a southbound.Adapter) error {
 	return nil
 }
 
-func validGroup(group string) error {
-	if group == "" || strings.ContainsAny(group, "/+#\x00") || !utf8.ValidString(group) {
-		return fmt.Errorf("group %q is not one topic level", group)
-	}
-	return nil
-}
-
 // validBatch holds a batch against the tags of its session.
 func validBatch(tags []southbound.Tag, b southbound.Batch) error {
-	if err := validGroup(b.Group); err != nil {
+	if err := southbound.CheckGroup(b.Group); err != nil {
 		return err
 	}
 	if b.Time.IsZero() {

@@ -64,7 +64,7 @@ func TestOpenErrors(t *testing.T) {
 		{"probe", "refuse settings", []string{"do: nobody does that", "correct the `settings:` of device press"}},
 		{"liar", "no tags", []string{"plugin liar breaks the contract", "0 tags"}},
 		{"liar", "tag twice", []string{"plugin liar breaks the contract", "declared twice"}},
-		{"liar", "slash in group", []string{"plugin liar breaks the contract", "not one topic level"}},
+		{"liar", "slash in group", []string{"plugin liar breaks the contract", "cannot name a group"}},
 	}
 	for _, test := range tests {
 		t.Run(test.plugin+" "+test.do, func(t *testing.T) {

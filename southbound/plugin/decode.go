@@ -44,10 +44,8 @@ func checkTag(tag southbound.Tag) error {
 		return errors.New("no name")
 	case tag.Type == "":
 		return errors.New("no type")
-	case tag.Group == "" || strings.ContainsAny(tag.Group, "/+#"):
-		return fmt.Errorf("group %.64q is not one topic level", tag.Group)
 	}
-	return nil
+	return southbound.CheckGroup(tag.Group)
 }
 
 // decodeBatch holds a batch against the contract and against tags, which it

@@ -1,0 +1,86 @@
+package access
+
+import (
+	"errors"
+	"fmt"
+)
+
+// An Identity is who a connection, a device or a link proved to be.
+type Identity struct {
+	Name  string   // "press-1", "link:cloud", "device:boiler"
+	Roles []string // shared: read only
+
+	proof proof
+}
+
+// proof is how an Identity came to its name; it decides where Gate.Current
+// looks for its roles.
+type proof uint8
+
+const (
+	given proof = iota // by the configuration: links, devices, anonymous_as
+	byPassword
+	byCertificate
+)
+
+// Action is what rules speak about.
+type Action uint8
+
+// The two actions. A will counts as Publish, $share as Subscribe to its filter.
+const (
+	Publish Action = iota
+	Subscribe
+)
+
+// String is the word the configuration uses.
+func (a Action) String() string {
+	switch a {
+	case Publish:
+		return "publish"
+	case Subscribe:
+		return "subscribe"
+	}
+	return fmt.Sprintf("action(%d)", uint8(a))
+}
+
+// Errors of Authenticate. Callers tell the peer nothing but "not authorized".
+var (
+	ErrBadCredentials = errors.New("unknown user or wrong password")
+	ErrBusy           = errors.New("too many password checks at once")
+	ErrLocked         = errors.New("locked after too many wrong passwords")
+)
+
+// maxName is the longest name of a user, a role or a certificate, in bytes.
+const maxName = 128
+
+// CheckName says whether name can be a user's, a role's or a certificate's:
+// 1 to 128 of A-Z a-z 0-9 '.' '_' '-', the first a letter or a digit, and not
+// "gateway", which is the gateway's own.
+func CheckName(name string) error {
+	if name == "gateway" {
+		return errors.New(`the name "gateway" is the gateway's own: choose another`)
+	}
+	if !plainName(name) {
+		if len(name) > maxName {
+			name = name[:maxName] + "…"
+		}
+		return fmt.Errorf("the name %q is not allowed: use 1 to %d letters, digits, '.', '_' or '-', the first a letter or a digit", name, maxName)
+	}
+	return nil
+}
+
+func plainName(name string) bool {
+	if name == "" || len(name) > maxName {
+		return false
+	}
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case i > 0 && (c == '.' || c == '_' || c == '-'):
+		default:
+			return false
+		}
+	}
+	return true
+}

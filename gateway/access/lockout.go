@@ -1,0 +1,162 @@
+package access
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Lockout says when password logins are refused unheard. Zero values take the
+// defaults; it cannot be switched off.
+type Lockout struct {
+	Failures int           // from one address for one user; default 5. Four times as many lock the address
+	Window   time.Duration // in which they are counted; default 1 min
+	Duration time.Duration // of the first lock; default 5 min. Each further one is twice as long, up to 1 h
+}
+
+func (l Lockout) withDefaults() Lockout {
+	if l.Failures <= 0 {
+		l.Failures = 5
+	}
+	if l.Window <= 0 {
+		l.Window = time.Minute
+	}
+	if l.Duration <= 0 {
+		l.Duration = 5 * time.Minute
+	}
+	return l
+}
+
+const (
+	addressFactor = 4         // failures of an address per failures of a pair
+	longestLock   = time.Hour // and how long a served lock is remembered
+	suspectsMax   = 10000     // pairs, and as many addresses
+)
+
+// lockouts counts wrong passwords. All times are monotonic.
+type lockouts struct {
+	mu        sync.Mutex // guards both
+	pairs     suspects[pair]
+	addresses suspects[netip.Addr]
+}
+
+type pair struct {
+	address netip.Addr
+	user    string
+}
+
+func newLockouts() *lockouts {
+	return &lockouts{pairs: make(suspects[pair]), addresses: make(suspects[netip.Addr])}
+}
+
+// origin is the address that failures are counted for: an IPv6 network of 64
+// bits is one customer, so it is one address here.
+func origin(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.Addr()
+		}
+	}
+	return a
+}
+
+// newPair counts all names that no user can have as one.
+func newPair(a netip.Addr, user string) pair {
+	if !plainName(user) {
+		user = ""
+	}
+	return pair{origin(a), user}
+}
+
+// locked reports whether a password of user from a is refused unheard.
+func (l *lockouts) locked(a netip.Addr, user string) bool {
+	now := time.Now()
+	p := newPair(a, user)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pairs.locked(p, now) || l.addresses.locked(p.address, now)
+}
+
+// failed counts a wrong password and reports for how long that locks, 0: not.
+func (l *lockouts) failed(a netip.Addr, user string, limit Lockout) time.Duration {
+	now := time.Now()
+	p := newPair(a, user)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lock := l.pairs.failed(p, now, limit)
+	limit.Failures *= addressFactor
+	return max(lock, l.addresses.failed(p.address, now, limit))
+}
+
+// succeeded forgets the failures of user from a. Those of the address stay:
+// knowing one password is no licence to guess others.
+func (l *lockouts) succeeded(a netip.Addr, user string) {
+	p := newPair(a, user)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.pairs, p)
+}
+
+type suspects[K comparable] map[K]*suspect
+
+type suspect struct {
+	failures []time.Time // within the window, fewer than the limit
+	until    time.Time   // locked before this
+	locks    int         // how many locks in a row
+}
+
+func (s suspects[K]) locked(k K, now time.Time) bool {
+	x, ok := s[k]
+	return ok && now.Before(x.until)
+}
+
+func (s suspects[K]) failed(k K, now time.Time, limit Lockout) time.Duration {
+	x, ok := s[k]
+	if !ok {
+		if len(s) >= suspectsMax {
+			s.makeRoom(now)
+		}
+		x = new(suspect)
+		s[k] = x
+	}
+	if now.Sub(x.until) > longestLock {
+		x.locks = 0
+	}
+	x.failures = slices.DeleteFunc(x.failures, func(t time.Time) bool { return now.Sub(t) >= limit.Window })
+	x.failures = append(x.failures, now)
+	if len(x.failures) < limit.Failures {
+		return 0
+	}
+	lock := limit.Duration
+	for range x.locks {
+		lock = min(2*lock, max(longestLock, limit.Duration))
+	}
+	x.failures, x.until = nil, now.Add(lock)
+	x.locks = min(x.locks+1, 32)
+	return lock
+}
+
+// makeRoom forgets the suspect that was quiet for longest, one that is not
+// locked if there is any. It looks at all of them, which takes far less time
+// than the password check that comes before it.
+func (s suspects[K]) makeRoom(now time.Time) {
+	var victim K
+	var oldest time.Time
+	best := false // victim is not locked
+	for k, x := range s {
+		free, last := !now.Before(x.until), x.last()
+		if oldest.IsZero() || free && !best || free == best && last.Before(oldest) {
+			victim, oldest, best = k, last, free
+		}
+	}
+	delete(s, victim)
+}
+
+func (x *suspect) last() time.Time {
+	if n := len(x.failures); n > 0 {
+		return x.failures[n-1]
+	}
+	return x.until
+}
