@@ -143,22 +143,20 @@ func TestWrite(t *testing.T) {
 	cancel()
 	tests := []struct {
 		name     string
-		ctx      context.Context
 		cmd      southbound.Command
 		rejected bool
 		want     string // empty: no error
 	}{
-		{"accepted", t.Context(), southbound.Command{Tag: "environ", Value: "x"}, false, ""},
-		{"rejected", t.Context(), southbound.Command{Tag: "pid", Value: int64(1)}, true, "read only"},
-		{"unknown outcome", t.Context(), southbound.Command{Tag: "sensor", Value: 1.5}, false, "no answer"},
-		{"unknown tag", t.Context(), southbound.Command{Tag: "nothing", Value: 1.5}, true, "no such tag"},
-		{"no value", t.Context(), southbound.Command{Tag: "sensor"}, true, "type <nil>"},
-		{"ended", ended, southbound.Command{Tag: "environ", Value: "x"}, true, "canceled"},
-		{"late", t.Context(), southbound.Command{Tag: "environ", Value: "x", Deadline: time.Now()}, true, "deadline"},
+		{"accepted", southbound.Command{Tag: "environ", Value: "x"}, false, ""},
+		{"rejected", southbound.Command{Tag: "pid", Value: int64(1)}, true, "read only"},
+		{"unknown outcome", southbound.Command{Tag: "sensor", Value: 1.5}, false, "no answer"},
+		{"unknown tag", southbound.Command{Tag: "nothing", Value: 1.5}, true, "no such tag"},
+		{"no value", southbound.Command{Tag: "sensor"}, true, "type <nil>"},
+		{"late", southbound.Command{Tag: "environ", Value: "x", Deadline: time.Now()}, true, "deadline"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			err := w.Write(test.ctx, test.cmd)
+			err := w.Write(t.Context(), test.cmd)
 			if test.want == "" && err != nil {
 				t.Error(err)
 			}
@@ -170,9 +168,14 @@ func TestWrite(t *testing.T) {
 			}
 		})
 	}
+	err := w.Write(ended, southbound.Command{Tag: "environ", Value: "x"})
+	wantError(t, err, "canceled")
+	if !errors.Is(err, southbound.ErrRejected) {
+		t.Errorf("a command that never left: %v", err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := w.Write(ctx, southbound.Command{Tag: "child", Value: int64(1)})
+	err = w.Write(ctx, southbound.Command{Tag: "child", Value: int64(1)})
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, southbound.ErrRejected) {
 		t.Errorf("write that hangs: %v", err)
 	}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/spf13/cobra"
+)
+
+func checkCommand() *cobra.Command {
+	var show, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Find everything that is wrong with the configuration",
+		Long: `Reads the configuration and conf.d beside it and tells every problem with file, line
+and column, the place in the file, and what to do. Exits with 0 or 78.`,
+		Args: args(cobra.NoArgs),
+	}
+	path := configFlag(cmd)
+	cmd.Flags().BoolVar(&show, "show", false, "print the configuration as it takes effect, defaults included")
+	jsonFlag(cmd, &asJSON)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		out := cmd.OutOrStdout()
+		cfg, err := loadConfig(*path)
+		var problems *config.Problems
+		switch {
+		case asJSON && errors.As(err, &problems):
+			return errors.Join(err, printJSON(out, problems))
+		case err != nil:
+			return err
+		case show:
+			fmt.Fprint(out, cfg.Show())
+		case asJSON:
+			return printJSON(out, struct {
+				Problems []struct{} `json:"problems"`
+			}{[]struct{}{}})
+		default:
+			fmt.Fprintf(out, "%s is right: %d listeners, %d rules, %d links, %d devices\n", configPath(*path),
+				len(cfg.Broker.Listeners), len(cfg.Access.Rules), len(cfg.Northbound), len(cfg.Devices))
+		}
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/client"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/gateway/pki"
+	"github.com/spf13/cobra"
+)
+
+// connection holds the flags that pub and sub share, named as mosquitto names
+// them.
+type connection struct {
+	host, id, user, password string
+	port, keepAlive          int
+	caFile, cert, key        string
+	version                  string
+	plaintext                bool
+	config                   *string
+}
+
+func connectionFlags(cmd *cobra.Command) *connection {
+	c := &connection{}
+	f := cmd.Flags()
+	f.Bool("help", false, "help for "+cmd.Name()) // -h is the host, as everywhere in MQTT
+	f.StringVarP(&c.host, "host", "h", "localhost", "broker's host name or address")
+	f.IntVarP(&c.port, "port", "p", 0, "broker's port (default 8883, 1883 with --plaintext)")
+	f.StringVarP(&c.id, "id", "i", "", "client id (default: given by the broker)")
+	f.StringVarP(&c.user, "username", "u", "", "user name")
+	f.StringVarP(&c.password, "pw", "P", "", "password; other processes can see it: a client certificate is better")
+	f.IntVarP(&c.keepAlive, "keepalive", "k", 60, "keep-alive in seconds")
+	f.StringVar(&c.caFile, "cafile", "", "CA of the broker's certificate (default: pki/ca.crt beside the configuration or below gateway.data)")
+	f.StringVar(&c.cert, "cert", "", "client certificate")
+	f.StringVar(&c.key, "key", "", "key of the client certificate")
+	f.StringVarP(&c.version, "protocol-version", "V", "mqttv5", "mqttv5 or mqttv311")
+	f.BoolVar(&c.plaintext, "plaintext", false, "without TLS")
+	c.config = configFlag(cmd)
+	return c
+}
+
+// dial connects; o brings what the verb itself wants.
+func (c *connection) dial(ctx context.Context, o client.Options) (*client.Client, error) {
+	switch c.version {
+	case "mqttv5", "5":
+		o.Version = mqtt.V5
+	case "mqttv311", "311":
+		o.Version = mqtt.V311
+	default:
+		return nil, usageError{errors.New("-V is mqttv5 or mqttv311")}
+	}
+	port := c.port
+	if port == 0 {
+		port = map[bool]int{false: 8883, true: 1883}[c.plaintext]
+	}
+	o.Address = net.JoinHostPort(c.host, strconv.Itoa(port))
+	o.ClientID, o.Username = c.id, c.user
+	o.KeepAlive = time.Duration(c.keepAlive) * time.Second
+	if c.password != "" {
+		o.Password = []byte(c.password)
+	}
+	if !c.plaintext {
+		var err error
+		if o.TLS, err = c.tls(); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	cl, err := client.Dial(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", o.Address, err)
+	}
+	return cl, nil
+}
+
+func (c *connection) tls() (*tls.Config, error) {
+	files := pki.ClientFiles{CA: c.caFile, Certificate: c.cert, Key: c.key}
+	if files.CA == "" {
+		files.CA = c.findCA()
+	}
+	if files.CA == "" {
+		return nil, usageError{errors.New("no CA is known to verify the broker by: give --cafile")}
+	}
+	return pki.Client(files)(c.host)
+}
+
+// findCA looks where init and the first start put the local CA.
+func (c *connection) findCA() string {
+	places := []string{filepath.Join(filepath.Dir(configPath(*c.config)), "pki", pki.CACertificate)}
+	if cfg, err := loadConfig(*c.config); err == nil {
+		places = append(places, filepath.Join(cfg.Gateway.Data, "pki", pki.CACertificate))
+	}
+	for _, p := range places {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return ""
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"github.com/headgate-io/headgate/gateway"
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/spf13/cobra"
+)
+
+const packagedConfig = "/etc/headgate/headgate.yaml"
+
+func runCommand() *cobra.Command {
+	var level string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the gateway",
+		Long: `Runs the gateway until SIGTERM or SIGINT. Logs go to standard error. Exits with 78
+when the configuration or the data folder needs a person, and with 1 when a
+restart may help.`,
+		Args: args(cobra.NoArgs),
+	}
+	path := configFlag(cmd)
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		logger, err := newLogger(os.Stderr, level)
+		if err != nil {
+			return err
+		}
+		g, err := gateway.New(cfg, gateway.Options{Version: version, Logger: logger})
+		if err != nil {
+			return err
+		}
+		return g.Run(cmd.Context())
+	}
+	return cmd
+}
+
+// newLogger writes without the time where journald adds its own.
+func newLogger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usageError{errors.New("--log-level is debug, info, warn or error")}
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, opts)), nil
+}
+
+func configFlag(cmd *cobra.Command) *string {
+	return cmd.PersistentFlags().StringP("config", "c", "", "configuration file (default "+packagedConfig+", else ./headgate.yaml)")
+}
+
+func configPath(path string) string {
+	if path != "" {
+		return path
+	}
+	if _, err := os.Stat(packagedConfig); errors.Is(err, fs.ErrNotExist) {
+		return "headgate.yaml"
+	}
+	return packagedConfig
+}
+
+func loadConfig(path string) (*config.Config, error) {
+	cfg, err := config.Load(configPath(path))
+	if err != nil {
+		return nil, configError{err}
+	}
+	return cfg, nil
+}
+
+func usersFile(cfg *config.Config) string { return gateway.UsersFile(cfg) }

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway"
+	"github.com/headgate-io/headgate/gateway/admin"
+	"github.com/spf13/cobra"
+)
+
+func statusCommand() *cobra.Command {
+	var asJSON, watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "One screen: devices, cloud, queue, clients",
+		Args:  args(cobra.NoArgs),
+	}
+	path := configFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := loadConfig(*path)
+		if err != nil {
+			return err
+		}
+		show := func(ctx context.Context) error {
+			st, err := admin.GetStatus(ctx, gateway.Socket(cfg))
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), st)
+			}
+			printStatus(cmd.OutOrStdout(), st, time.Now())
+			return nil
+		}
+		if !watch {
+			return show(cmd.Context())
+		}
+		return every(cmd.Context(), time.Second, func(ctx context.Context) error {
+			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+			return show(ctx)
+		})
+	}
+	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second")
+	return cmd
+}
+
+// every calls fn now and then once an interval, until ctx ends or fn fails.
+func every(ctx context.Context, interval time.Duration, fn func(context.Context) error) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		if err := fn(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func printStatus(w io.Writer, st admin.Status, now time.Time) {
+	fmt.Fprintf(w, "gateway  %s   up %s   %s\n", st.Gateway.ID, age(st.Gateway.Started, now), st.Gateway.Version)
+	online := 0
+	for _, d := range st.Devices {
+		if d.State == "online" {
+			online++
+		}
+	}
+	fmt.Fprintf(w, "devices  %d online · %d offline\n", online, len(st.Devices)-online)
+	for _, d := range st.Devices {
+		if d.State != "online" {
+			fmt.Fprintf(w, "           %s   offline for %s   %s\n", d.ID, age(d.Since, now), d.Error)
+		}
+	}
+	for _, l := range st.Links {
+		if l.Connected {
+			fmt.Fprintf(w, "cloud    %s   connected for %s   %s   %d waiting · %d delivered · %d dropped\n",
+				l.Name, age(l.Since, now), l.Server, l.Waiting, l.Delivered, l.Dropped)
+		} else {
+			fmt.Fprintf(w, "cloud    %s   %s for %s   %d waiting   %s\n", l.Name, red("offline"), age(l.Since, now), l.Waiting, l.Error)
+		}
+	}
+	if len(st.Links) == 0 {
+		fmt.Fprintln(w, "cloud    none configured: add a northbound entry to the configuration")
+	}
+	fmt.Fprintf(w, "queue    %s of %s on disk · %d segments · %d refused\n",
+		size(st.Queue.Bytes), size(st.Queue.MaxBytes), st.Queue.Segments, st.Queue.Refused)
+	fmt.Fprintf(w, "clients  %d connected · %d sessions · %d logins failed · %d denied\n",
+		st.Clients.Connected, st.Clients.Sessions, st.Clients.LoginFailures, st.Clients.Denied)
+}
+
+func age(since, now time.Time) string {
+	if since.IsZero() {
+		return "never"
+	}
+	d := now.Sub(since).Round(time.Second)
+	if d >= 24*time.Hour {
+		return fmt.Sprintf("%dd %dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	}
+	return d.String()
+}
+
+func size(n int64) string {
+	const kib = 1 << 10
+	switch {
+	case n >= kib*kib*kib:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(kib*kib*kib))
+	case n >= kib*kib:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(kib*kib))
+	}
+	return fmt.Sprintf("%.1f KiB", float64(n)/kib)
+}
+
+// red marks what needs a look, on a terminal that wants colour.
+func red(s string) string {
+	fi, err := os.Stdout.Stat()
+	if err != nil || fi.Mode()&os.ModeCharDevice == 0 || os.Getenv("NO_COLOR") != "" {
+		return s
+	}
+	return "\x1b[31m" + s + "\x1b[0m"
+}

@@ -1,0 +1,68 @@
+package admin
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// peerListener lets in only who may ask.
+type peerListener struct {
+	*net.UnixListener
+	log *slog.Logger
+}
+
+func (l peerListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		cred, err := credentials(conn)
+		if err == nil && mayAsk(cred) {
+			return conn, nil
+		}
+		conn.Close()
+		if err != nil {
+			l.log.Warn("admin socket: caller unknown", "error", err)
+		} else {
+			l.log.Warn("admin socket: caller refused", "uid", cred.Uid, "gid", cred.Gid)
+		}
+	}
+}
+
+// mayAsk is true for root, for the gateway's own user and for members of its
+// group.
+func mayAsk(c *unix.Ucred) bool {
+	gid := strconv.Itoa(os.Getegid())
+	if c.Uid == 0 || int(c.Uid) == os.Geteuid() || strconv.FormatUint(uint64(c.Gid), 10) == gid {
+		return true
+	}
+	caller, err := user.LookupId(strconv.FormatUint(uint64(c.Uid), 10))
+	if err != nil {
+		return false
+	}
+	groups, err := caller.GroupIds()
+	return err == nil && slices.Contains(groups, gid)
+}
+
+func credentials(conn *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return cred, credErr
+}

@@ -1,0 +1,211 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// Access is what the broker asks; *access.Gate is one. It is called from many
+// goroutines, Allow several times a message.
+type Access interface {
+	Authenticate(ctx context.Context, c access.Credentials) (access.Identity, error)
+	Allow(id access.Identity, action access.Action, topic string) bool
+	AllowFilter(id access.Identity, filter string) bool
+	Lookup(name string) access.Identity // the roles of an author who is not here
+}
+
+// A Listener is one address to serve.
+type Listener struct {
+	Address     string                      // host:port; port 0 lets the system choose
+	TLS         func() (*tls.Config, error) // asked for every connection; nil: plaintext, loopback addresses only
+	AnonymousAs string                      // who a client without credentials is; plaintext only; empty: refused
+}
+
+// Config is what a Broker is made of. Access and Queue are required.
+type Config struct {
+	Listeners []Listener
+	Limits    Limits
+	Access    Access
+	Queue     *storequeue.Queue
+
+	// Outbound appends a mark for each link that may and wants to carry topic.
+	// It is called for every message and must be quick. Nil: no links.
+	Outbound func(topic string, marks []storequeue.Mark) []storequeue.Mark
+
+	Logger *slog.Logger // default: discard
+}
+
+// A Broker serves MQTT clients out of a queue. Its methods are safe for
+// concurrent use.
+type Broker struct {
+	listeners []Listener
+	limits    Limits
+	access    Access
+	queue     *storequeue.Queue
+	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
+	log       *slog.Logger
+	rarely    throttle // for log lines that strangers can cause
+
+	subs     subscriptions
+	retained retained
+	door     door
+	stats    counters
+
+	publications sync.Pool // of *publication
+
+	ready  chan struct{} // closed when all listeners listen
+	addrs  []net.Addr    // written before ready is closed
+	sooner chan struct{} // room for one: a session ends before the next sweep
+
+	mu        sync.Mutex // covers the fields below and what session says; held for moments
+	sessions  map[string]*session
+	conns     map[*conn]struct{}
+	nextSweep time.Time
+}
+
+// New restores sessions, subscriptions and retained messages from the queue's
+// state. It starts nothing; Run does.
+func New(cfg Config) (*Broker, error) {
+	if cfg.Access == nil || cfg.Queue == nil {
+		return nil, errors.New("a broker needs Access and a Queue")
+	}
+	for _, l := range cfg.Listeners {
+		if err := l.check(); err != nil {
+			return nil, fmt.Errorf("listener %s: %w", l.Address, err)
+		}
+	}
+	b := &Broker{
+		listeners: cfg.Listeners, limits: cfg.Limits.withDefaults(), access: cfg.Access,
+		queue: cfg.Queue, outbound: cfg.Outbound, log: cfg.Logger,
+		ready:    make(chan struct{}),
+		sooner:   make(chan struct{}, 1),
+		sessions: map[string]*session{},
+		conns:    map[*conn]struct{}{},
+	}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	b.door.init(&b.limits)
+	if err := b.restoreRetained(); err != nil {
+		return nil, fmt.Errorf("restore retained messages: %w", err)
+	}
+	if err := b.restoreSessions(); err != nil {
+		return nil, fmt.Errorf("restore sessions: %w", err)
+	}
+	return b, nil
+}
+
+func (l *Listener) check() error {
+	host, _, err := net.SplitHostPort(l.Address)
+	if err != nil {
+		return fmt.Errorf("%w: write host:port", err)
+	}
+	if l.TLS != nil {
+		if l.AnonymousAs != "" {
+			return errors.New("anonymous_as is for plaintext loopback listeners: remove it here")
+		}
+		return nil
+	}
+	if addr, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !addr.Unmap().IsLoopback()) {
+		return errors.New("without TLS only loopback can be served: give it a certificate, or listen on 127.0.0.1")
+	}
+	return nil
+}
+
+// Run listens and serves until ctx ends; then every client is told that the
+// server goes, and all connections are closed within two seconds. It returns
+// early, with the reason, if a listener cannot be opened or the queue fails.
+// Wills are not published when Run ends: the clients did not go. Run is called
+// once.
+func (b *Broker) Run(ctx context.Context) error {
+	lns, err := b.listen(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var tasks, clients sync.WaitGroup
+	for i, ln := range lns {
+		tasks.Go(func() { b.accept(ctx, &b.listeners[i], ln, &clients) }) // stopped by closing ln
+	}
+	tasks.Go(func() { b.sweepLoop(ctx) })
+	tasks.Go(func() { b.foldLoop(ctx) })
+	close(b.ready)
+
+	select {
+	case <-ctx.Done():
+	case <-b.queue.Failed():
+		err = b.queue.Err()
+	}
+	cancel()
+	for _, ln := range lns {
+		ln.Close()
+	}
+	tasks.Wait() // no new clients from here
+	b.dismiss(&clients)
+	return err
+}
+
+// dismiss says goodbye to all clients, and hangs up on those that do not listen.
+func (b *Broker) dismiss(clients *sync.WaitGroup) {
+	for _, c := range b.connections() {
+		c.close(mqtt.ServerShuttingDown)
+	}
+	hangUp := time.AfterFunc(stopTime-lingerTime/2, func() {
+		for _, c := range b.connections() {
+			c.raw.Close()
+		}
+	})
+	clients.Wait()
+	hangUp.Stop()
+}
+
+func (b *Broker) connections() []*conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Recheck asks current, after users or roles have changed, who each client is
+// now, and closes the connections of those who are somebody else or nobody.
+// Their sessions stay; they may log in again. Changed rules need no Recheck.
+func (b *Broker) Recheck(current func(access.Identity) (access.Identity, bool)) {
+	for _, c := range b.connections() {
+		if !c.greeted.Load() {
+			continue
+		}
+		if now, ok := current(c.id); !ok || !reflect.DeepEqual(now, c.id) {
+			c.close(mqtt.AdministrativeAction)
+		}
+	}
+}
+
+// Ready is closed when all listeners listen.
+func (b *Broker) Ready() <-chan struct{} { return b.ready }
+
+// Addrs are the listeners' addresses, in the order of the configuration; nil
+// before Ready is closed.
+func (b *Broker) Addrs() []net.Addr {
+	select {
+	case <-b.ready:
+		return b.addrs
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,263 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+)
+
+// A conn is one client's connection. Its goroutine reads; the outbox writes; if
+// its session has a reader of the log, a third one delivers.
+type conn struct {
+	b        *Broker
+	listener *Listener
+	raw      net.Conn // the socket
+	nc       net.Conn // the socket, or TLS on it
+	remote   netip.Addr
+	accepted time.Time
+	dec      *mqtt.Decoder
+	out      *outbox
+
+	closing sync.Once
+	quit    chan struct{}   // closed by close
+	code    mqtt.ReasonCode // why; written before quit is closed
+
+	// Written while connecting, before another goroutine can see them.
+	version   mqtt.Version
+	id        access.Identity
+	session   *session
+	window    int // QoS 1 and 2 that may be in flight to the client
+	maxPacket int // bytes; 0: no limit
+	greeted   atomic.Bool
+
+	// Of the connection's own goroutine.
+	passed    bool // the door
+	will      *will
+	keepAlive time.Duration // 0: none
+	aliases   []string      // by number - 1
+	topic     string        // of the last PUBLISH: the next one's is often the same
+	pace      pace
+	delivery  delivery
+
+	answers answers
+}
+
+var past = time.Unix(1, 0)
+
+func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
+	c := &conn{
+		b: b, listener: l, raw: raw, nc: nc, remote: addrOf(raw), accepted: time.Now(),
+		dec: mqtt.NewDecoder(nc, b.limits.ConnectSize), out: newOutbox(nc, raw, &b.limits),
+		quit: make(chan struct{}),
+	}
+	c.answers.init(c)
+	return c
+}
+
+// serve is the connection's life. It ends when the client goes, breaks a rule
+// or lets a deadline pass, or when close is called.
+func (c *conn) serve(ctx context.Context) {
+	c.b.mu.Lock()
+	c.b.conns[c] = struct{}{}
+	c.b.mu.Unlock()
+	defer c.hangUp()
+	defer c.leave()
+	defer c.survive()
+	if ctx.Err() != nil { // accepted while Run was ending
+		c.close(mqtt.ServerShuttingDown)
+		return
+	}
+	if c.connect(ctx) {
+		c.readLoop(ctx)
+	}
+}
+
+// survive ends a panic where it began: a defect of ours costs one connection,
+// never the gateway.
+func (c *conn) survive() {
+	if r := recover(); r != nil {
+		c.b.stats.panics.Add(1)
+		c.b.log.Error("connection closed after a defect: please report this", "remote", c.remote,
+			"panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		c.close(mqtt.UnspecifiedError)
+	}
+}
+
+// leave gives the session back.
+func (c *conn) leave() {
+	c.delivery.end()
+	if c.session != nil {
+		c.b.detach(c)
+	}
+	c.b.door.leave(c.remote, c.passed)
+}
+
+// hangUp lets the last words leave and closes the socket.
+func (c *conn) hangUp() {
+	c.out.seal(nil)
+	<-c.out.flushed // at the latest when the write deadline that seal set has passed
+	c.nc.Close()
+	c.b.mu.Lock()
+	delete(c.b.conns, c)
+	c.b.mu.Unlock()
+}
+
+// close tells the client why, if it speaks MQTT 5, and wakes the read loop,
+// which does the rest. It does not wait. Only the first call counts. Safe for
+// concurrent use.
+func (c *conn) close(code mqtt.ReasonCode) {
+	c.closing.Do(func() {
+		c.code = code
+		if code == mqtt.SessionTakenOver {
+			c.b.stats.takeovers.Add(1)
+		}
+		if c.greeted.Load() && c.version == mqtt.V5 {
+			c.out.seal(&mqtt.Disconnect{Code: code})
+		} else {
+			c.out.seal(nil)
+		}
+		close(c.quit)
+		c.nc.SetReadDeadline(past)
+	})
+}
+
+func (c *conn) closed() bool {
+	select {
+	case <-c.quit:
+		return true
+	default:
+		return false
+	}
+}
+
+// readBy sets when the next read gives up; close overrides it.
+func (c *conn) readBy(t time.Time) {
+	c.nc.SetReadDeadline(t)
+	if c.closed() {
+		c.nc.SetReadDeadline(past)
+	}
+}
+
+// send puts a packet into the outbox. A client that lets too many answers
+// gather is closed.
+func (c *conn) send(p mqtt.Packet) {
+	if !c.out.packet(p) {
+		c.close(mqtt.QuotaExceeded)
+	}
+}
+
+// errGone ends a read loop: the connection is closed already, or Run is ending.
+var errGone = errors.New("connection is over")
+
+func (c *conn) readLoop(ctx context.Context) {
+	for !c.closed() {
+		if c.dec.Buffered() == 0 {
+			c.expectNext()
+		}
+		p, err := c.dec.Read()
+		if err == nil {
+			err = c.handle(ctx, p)
+		}
+		if err != nil {
+			c.end(err)
+			return
+		}
+	}
+}
+
+// expectNext gives the client one and a half times its keep alive for the next
+// packet [MQTT-3.1.2-22].
+func (c *conn) expectNext() {
+	if c.keepAlive > 0 {
+		c.readBy(time.Now().Add(c.keepAlive + c.keepAlive/2))
+	}
+}
+
+// end closes the connection for err.
+func (c *conn) end(err error) {
+	var broken *mqtt.Error
+	switch {
+	case c.closed():
+	case errors.As(err, &broken):
+		c.b.stats.protocolErrors.Add(1)
+		c.b.rarely.log(c.b.log.Warn, "client broke the protocol", "client", c.clientID(), "identity", c.id.Name,
+			"remote", c.remote, "error", broken)
+		c.close(broken.Code)
+	case errors.Is(err, errGone): // Run is ending
+		c.close(mqtt.ServerShuttingDown)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.close(mqtt.KeepAliveTimeout)
+	default:
+		c.close(mqtt.UnspecifiedError)
+	}
+}
+
+func (c *conn) clientID() string {
+	if c.session == nil {
+		return ""
+	}
+	return c.session.clientID
+}
+
+// handle acts on one packet. Its error closes the connection.
+func (c *conn) handle(ctx context.Context, p mqtt.Packet) error {
+	switch p := p.(type) {
+	case *mqtt.Publish:
+		return c.publish(ctx, p)
+	case *mqtt.Ack:
+		return c.acknowledged(p)
+	case *mqtt.Subscribe:
+		return c.subscribe(ctx, p)
+	case *mqtt.Unsubscribe:
+		return c.unsubscribe(p)
+	case *mqtt.Pingreq:
+		c.send(&mqtt.Pingresp{})
+		return nil
+	case *mqtt.Disconnect:
+		return c.disconnect(p)
+	case *mqtt.Auth:
+		return violation(mqtt.BadAuthenticationMethod, "MQTT-4.12.0-1", "AUTH where no method was agreed")
+	}
+	// A second CONNECT [MQTT-3.1.0-2], or what only a server sends.
+	return violation(mqtt.ProtocolError, "MQTT-3.1.0-2", fmt.Sprintf("%v is not for a client to send now", p.Type()))
+}
+
+func violation(code mqtt.ReasonCode, clause, text string) error {
+	return &mqtt.Error{Code: code, Clause: clause, Text: text}
+}
+
+// acknowledged sorts PUBACK, PUBREC and PUBCOMP, which answer us, from PUBREL.
+func (c *conn) acknowledged(a *mqtt.Ack) error {
+	if a.Kind == mqtt.PUBREL {
+		return c.release(a)
+	}
+	c.progress(a)
+	return nil
+}
+
+// disconnect is the client's goodbye. Without an error code the will is
+// forgotten [MQTT-3.14.4-3].
+func (c *conn) disconnect(p *mqtt.Disconnect) error {
+	s := c.session
+	if p.HasSessionExpiry {
+		if s.expiry == 0 && p.SessionExpiry != 0 {
+			return violation(mqtt.ProtocolError, "section 3.14.2.2.2", "a session that was to end with its connection cannot be prolonged")
+		}
+		s.expiry = c.b.expiry(p.SessionExpiry)
+	}
+	if p.Code == mqtt.Success {
+		c.will = nil
+	}
+	c.close(mqtt.Success)
+	return errGone
+}

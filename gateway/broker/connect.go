@@ -1,0 +1,172 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"time"
+	"unicode"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+)
+
+// connect takes a socket from accept to CONNACK and reports whether the client
+// is in. Everything up to a whole CONNECT has to happen within limits.Connect
+// of accept, however the bytes trickle.
+func (c *conn) connect(ctx context.Context) bool {
+	deadline := c.accepted.Add(c.b.limits.Connect)
+	login, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := c.handshake(login); err != nil {
+		c.b.rarely.log(c.b.log.Info, "TLS handshake refused", "remote", c.remote, "error", err)
+		return false
+	}
+	c.readBy(deadline)
+	p, err := c.dec.Read()
+	if err != nil {
+		c.refuseUnread(err)
+		return false
+	}
+	req, ok := p.(*mqtt.Connect)
+	if !ok { // [MQTT-3.1.0-1]
+		c.b.stats.protocolErrors.Add(1)
+		return false
+	}
+	c.version, c.out.version = req.Version, req.Version
+	assigned := ""
+	if req.ClientID == "" && (req.Version == mqtt.V5 || req.CleanStart) {
+		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6]
+		req.ClientID = assigned
+	}
+	present, code, why := c.decide(login, req)
+	if code != mqtt.Success {
+		c.b.rarely.log(c.b.log.Warn, "client refused", "remote", c.remote, "client", req.ClientID,
+			"code", code, "reason", why)
+		c.send(&mqtt.Connack{Version: c.version, Code: code})
+		return false
+	}
+	c.welcome(ctx, req, present, assigned)
+	return true
+}
+
+// handshake does TLS. How many do it at a time is bounded by limits.PreLogin.
+func (c *conn) handshake(ctx context.Context) error {
+	t, ok := c.nc.(*tls.Conn)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.b.limits.Handshake))
+	defer cancel()
+	return t.HandshakeContext(ctx)
+}
+
+// refuseUnread answers what was not a CONNECT that can be read.
+func (c *conn) refuseUnread(err error) {
+	var broken *mqtt.Error
+	if !errors.As(err, &broken) {
+		return
+	}
+	c.b.stats.protocolErrors.Add(1)
+	c.b.rarely.log(c.b.log.Warn, "unreadable CONNECT", "remote", c.remote, "error", broken)
+	if broken.Code == mqtt.UnsupportedProtocolVersion { // [MQTT-3.1.2-2], in the words that all versions know
+		c.out.version = mqtt.V311
+		c.send(&mqtt.Connack{Version: mqtt.V311, Code: broken.Code})
+	}
+}
+
+// decide answers a CONNECT. After Success the session is the connection's.
+func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, code mqtt.ReasonCode, why string) {
+	if req.AuthMethod != "" {
+		return false, mqtt.BadAuthenticationMethod, "no authentication method is offered" // [MQTT-4.12.0-1]
+	}
+	if !validClientID(req.ClientID) {
+		return false, mqtt.ClientIdentifierNotValid, "a client id has 1 to 128 printable characters" // [MQTT-3.1.3-8]
+	}
+	id, err := c.authenticate(ctx, req)
+	if err != nil {
+		c.b.stats.authFailures.Add(1)
+		return false, mqtt.NotAuthorized, err.Error()
+	}
+	c.id = id
+	if !c.b.door.pass(c.remote) {
+		return false, mqtt.QuotaExceeded, "too many connections; see broker.limits"
+	}
+	c.passed = true
+	if req.Will != nil {
+		if code := c.b.refusal(id, req.Will.Topic); code != mqtt.Success {
+			return false, code, "it may not publish its will"
+		}
+		c.will = newWill(id, req.Will)
+	}
+	present, err = c.b.attach(ctx, c, req)
+	switch {
+	case errors.Is(err, errNotOwner):
+		return false, mqtt.ClientIdentifierNotValid, err.Error()
+	case err != nil:
+		c.will = nil
+		return false, mqtt.ServerBusy, err.Error()
+	}
+	return present, mqtt.Success, ""
+}
+
+func validClientID(id string) bool {
+	if id == "" || len(id) > maxClientID {
+		return false
+	}
+	for _, r := range id {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *conn) authenticate(ctx context.Context, req *mqtt.Connect) (access.Identity, error) {
+	creds := access.Credentials{
+		Username: req.Username, HasUsername: req.UsernameFlag,
+		Password: []byte(req.Password), HasPassword: req.PasswordFlag,
+		Remote: c.remote,
+	}
+	if t, ok := c.nc.(*tls.Conn); ok {
+		if state := t.ConnectionState(); len(state.VerifiedChains) > 0 {
+			creds.Certificate = state.PeerCertificates[0]
+		}
+	}
+	if as := c.listener.AnonymousAs; as != "" && c.remote.IsLoopback() &&
+		!creds.HasUsername && !creds.HasPassword && creds.Certificate == nil {
+		return access.Identity{Name: as}, nil
+	}
+	id, err := c.b.access.Authenticate(ctx, creds)
+	if err == nil && id.Name == "" {
+		err = errors.New("it has no identity")
+	}
+	return id, err
+}
+
+// welcome sends CONNACK, and only then lets messages through.
+func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, assigned string) {
+	l := &c.b.limits
+	c.window = min(int(req.ReceiveMaximum), l.ReceiveMaximum)
+	c.maxPacket = int(req.MaximumPacket)
+	c.keepAlive = time.Duration(req.KeepAlive) * time.Second
+	ack := &mqtt.Connack{
+		Version: c.version, SessionPresent: present,
+		ReceiveMaximum: uint16(l.ReceiveMaximum), MaximumQoS: 2, MaximumPacket: uint32(l.PacketSize),
+		TopicAliasMax: uint16(l.Aliases), AssignedClientID: assigned,
+		RetainAvailable: true, WildcardAvailable: true, SubscriptionIDs: true, SharedAvailable: true,
+	}
+	if granted := c.session.expiry; req.SessionExpiry > 0 && granted < time.Duration(req.SessionExpiry)*time.Second {
+		ack.SessionExpiry, ack.HasSessionExpiry = uint32(granted/time.Second), true
+	}
+	c.send(ack)
+	c.greeted.Store(true)
+	c.dec.SetLimit(l.PacketSize)
+	c.readBy(time.Time{})
+	c.b.log.Debug("client connected", "client", req.ClientID, "identity", c.id.Name, "remote", c.remote, "present", present)
+	c.session.conn.Store(c)
+	if c.session.reader != nil {
+		c.delivery.start(ctx, c)
+	}
+}

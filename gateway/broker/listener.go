@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+func (b *Broker) listen(ctx context.Context) ([]net.Listener, error) {
+	var lns []net.Listener
+	for _, l := range b.listeners {
+		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", l.Address)
+		if err != nil {
+			for _, ln := range lns {
+				ln.Close()
+			}
+			return nil, fmt.Errorf("%w: free the address or choose another under broker.listeners", err)
+		}
+		if l.TLS == nil {
+			b.log.Warn("serving MQTT in plaintext on this machine only", "address", ln.Addr())
+		}
+		lns = append(lns, ln)
+		b.addrs = append(b.addrs, ln.Addr())
+	}
+	return lns, nil
+}
+
+// The accept loop's patience after an error.
+const (
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// accept starts a goroutine for each socket; it ends when the client goes or
+// when Run dismisses it. Running out of file descriptors, or any other error,
+// is waited out: the loop ends only with ctx.
+func (b *Broker) accept(ctx context.Context, l *Listener, ln net.Listener, clients *sync.WaitGroup) {
+	var pause time.Duration
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			b.stats.acceptErrors.Add(1)
+			b.rarely.log(b.log.Error, "accept: no new clients until this is over", "address", ln.Addr(), "error", err)
+			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
+			if !wait(ctx, pause) {
+				return
+			}
+			continue
+		}
+		pause = 0
+		if c := b.admit(l, nc); c != nil {
+			clients.Go(func() { c.serve(ctx) })
+		}
+	}
+}
+
+// admit makes a connection of a socket, or closes it when there are too many.
+func (b *Broker) admit(l *Listener, raw net.Conn) *conn {
+	addr := addrOf(raw)
+	if !b.door.enter(addr) {
+		b.stats.refusedSockets.Add(1)
+		raw.Close()
+		return nil
+	}
+	if l.TLS == nil {
+		return newConn(b, l, raw, raw)
+	}
+	conf, err := l.TLS()
+	if err != nil {
+		b.rarely.log(b.log.Error, "no TLS configuration: client refused", "address", l.Address, "error", err)
+		b.door.leave(addr, false)
+		raw.Close()
+		return nil
+	}
+	return newConn(b, l, raw, tls.Server(raw, conf))
+}
+
+// wait reports whether d passed before ctx ended.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func addrOf(nc net.Conn) netip.Addr {
+	if tcp, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// The door counts sockets, those that have not logged in apart from the others.
+type door struct {
+	limits *Limits
+
+	mu      sync.Mutex // covers the fields below
+	waiting tally
+	inside  tally
+}
+
+type tally struct {
+	all int
+	of  map[netip.Addr]int
+}
+
+func (t *tally) add(addr netip.Addr, n int) {
+	t.all += n
+	if t.of[addr] += n; t.of[addr] == 0 {
+		delete(t.of, addr)
+	}
+}
+
+func (t *tally) full(addr netip.Addr, all, each int) bool {
+	return t.all >= all || t.of[addr] >= each
+}
+
+func (d *door) init(l *Limits) {
+	d.limits = l
+	d.waiting.of = map[netip.Addr]int{}
+	d.inside.of = map[netip.Addr]int{}
+}
+
+// enter lets a socket wait at the door if there is room for it.
+func (d *door) enter(addr netip.Addr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waiting.full(addr, d.limits.PreLogin, d.limits.PreLoginPerIP) {
+		return false
+	}
+	d.waiting.add(addr, 1)
+	return true
+}
+
+// pass lets one that waited inside if there is room for it.
+func (d *door) pass(addr netip.Addr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inside.full(addr, d.limits.Connections, d.limits.ConnectionsPerIP) {
+		return false
+	}
+	d.waiting.add(addr, -1)
+	d.inside.add(addr, 1)
+	return true
+}
+
+// leave forgets a socket that entered, or one that also passed.
+func (d *door) leave(addr netip.Addr, passed bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if passed {
+		d.inside.add(addr, -1)
+	} else {
+		d.waiting.add(addr, -1)
+	}
+}

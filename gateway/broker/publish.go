@@ -1,0 +1,302 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// ErrDenied is what Publish answers when no rule allows it.
+var ErrDenied = errors.New("no rule allows it")
+
+// A publication is one message on its way through the broker. They are reused:
+// whoever calls route gives it away.
+type publication struct {
+	b        *Broker
+	msg      storequeue.Message
+	origin   *session // the publisher's, for No Local; nil: none
+	matches  matches
+	live     live
+	retained *storequeue.Message // a copy to keep; nil: none
+
+	// Who is to be told; at most one of the two.
+	conn   *conn
+	ack    mqtt.Ack
+	result chan error
+
+	done func(seq uint64, err error) // committed, bound once
+}
+
+func (b *Broker) newPublication() *publication {
+	p, ok := b.publications.Get().(*publication)
+	if !ok {
+		p = &publication{b: b}
+		p.done = p.committed
+	}
+	return p
+}
+
+func (p *publication) recycle() {
+	p.msg = storequeue.Message{For: p.msg.For[:0]}
+	p.matches.reset()
+	p.live.reset()
+	p.origin, p.retained, p.conn, p.result = nil, nil, nil, nil
+	p.b.publications.Put(p)
+}
+
+// publish takes a PUBLISH from the client.
+func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
+	topic, err := c.resolve(p)
+	if err != nil {
+		return err
+	}
+	if !c.pace.wait(ctx, c) {
+		return errGone
+	}
+	if p.QoS > 0 {
+		if err := c.answers.take(ctx); err != nil {
+			return err
+		}
+	}
+	if p.QoS == 2 && c.repeated(p.PacketID) {
+		return nil
+	}
+	pub := c.b.newPublication()
+	setMessage(&pub.msg, p, topic, c.id.Name)
+	if code := c.b.verdict(c.id, &pub.msg); code != mqtt.Success {
+		pub.recycle()
+		return c.refuse(p, code)
+	}
+	pub.origin = c.session
+	if p.QoS > 0 {
+		pub.conn = c
+		pub.ack = mqtt.Ack{Kind: answerTo(p.QoS), PacketID: p.PacketID}
+		if p.QoS == 2 {
+			c.session.receive(p.PacketID, c)
+		}
+		c.answers.submit()
+	}
+	c.b.route(pub)
+	return nil
+}
+
+// resolve gives a PUBLISH its topic, by name or by alias.
+func (c *conn) resolve(p *mqtt.Publish) (string, error) {
+	if int(p.TopicAlias) > c.b.limits.Aliases {
+		return "", violation(mqtt.TopicAliasInvalid, "MQTT-3.3.2-9", "a topic alias beyond the maximum that CONNACK named")
+	}
+	if len(p.Topic) == 0 {
+		if p.TopicAlias == 0 || int(p.TopicAlias) > len(c.aliases) || c.aliases[p.TopicAlias-1] == "" {
+			return "", violation(mqtt.ProtocolError, "section 3.3.2.3.4", "no topic, and no alias that stands for one")
+		}
+		return c.aliases[p.TopicAlias-1], nil
+	}
+	if c.topic != string(p.Topic) {
+		c.topic = string(p.Topic)
+	}
+	if p.TopicAlias > 0 {
+		if c.aliases == nil {
+			c.aliases = make([]string, c.b.limits.Aliases)
+		}
+		c.aliases[p.TopicAlias-1] = c.topic
+	}
+	return c.topic, nil
+}
+
+// refusal says why id may not publish to topic; Success: it may.
+func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
+	if strings.Count(topic, "/") >= b.limits.TopicLevels || mqtt.CheckTopic(topic) != nil {
+		return mqtt.TopicNameInvalid
+	}
+	if topic[0] == '$' || !b.access.Allow(id, access.Publish, topic) { // [MQTT-4.7.2-1]: '$' is the server's
+		b.denied(id, access.Publish, topic)
+		return mqtt.NotAuthorized
+	}
+	return mqtt.Success
+}
+
+// verdict is refusal for a message: one to retain needs room as well.
+func (b *Broker) verdict(from access.Identity, m *storequeue.Message) mqtt.ReasonCode {
+	if code := b.refusal(from, m.Topic); code != mqtt.Success {
+		return code
+	}
+	if m.Retain && len(m.Payload) > 0 && !b.retained.hasRoom(m.Topic, len(m.Payload)) {
+		b.stats.refused.Add(1)
+		b.rarely.log(b.log.Warn, "too many retained messages: refused; see broker.limits", "identity", from.Name, "topic", m.Topic)
+		return mqtt.QuotaExceeded
+	}
+	b.stats.received.Add(1)
+	return mqtt.Success
+}
+
+func (b *Broker) denied(id access.Identity, action access.Action, topic string) {
+	b.stats.denied.Add(1)
+	b.rarely.log(b.log.Warn, "denied: no rule allows it", "identity", id.Name, "action", action, "topic", topic)
+}
+
+// refuse answers a PUBLISH that is not taken. QoS 0 has no answer and is
+// dropped. 3.1.1 has no negative acknowledgement, and a positive one would be a
+// lie, so the connection ends [MQTT-3.3.5-2].
+func (c *conn) refuse(p *mqtt.Publish, code mqtt.ReasonCode) error {
+	switch {
+	case code == mqtt.TopicNameInvalid:
+		return violation(code, "MQTT-3.3.2-2", "a topic that is malformed or has too many levels")
+	case p.QoS == 0:
+		return nil
+	case c.version == mqtt.V311:
+		c.close(code)
+		return errGone
+	}
+	c.answers.now(mqtt.Ack{Kind: answerTo(p.QoS), PacketID: p.PacketID, Code: code})
+	c.answers.free()
+	return nil
+}
+
+func answerTo(qos byte) mqtt.Type {
+	if qos == 2 {
+		return mqtt.PUBREC
+	}
+	return mqtt.PUBACK
+}
+
+// Publish is for everybody inside the gateway: devices, links, the gateway
+// itself. It passes the same rules and the same path as a client's PUBLISH; nil
+// means on disk. If ctx ends first the message may still be stored. m's bytes
+// are not kept. It may be called as soon as New has returned.
+func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue.Message) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if m.QoS > 2 {
+		return fmt.Errorf("publish to %q: QoS %d: choose 0, 1 or 2", m.Topic, m.QoS)
+	}
+	switch b.verdict(from, &m) {
+	case mqtt.Success:
+	case mqtt.TopicNameInvalid:
+		return fmt.Errorf("publish to %q: not a topic, or more than %d levels: see broker.limits", m.Topic, b.limits.TopicLevels)
+	case mqtt.QuotaExceeded:
+		return fmt.Errorf("publish to %q: too many retained messages: see broker.limits", m.Topic)
+	default:
+		return fmt.Errorf("publish to %q as %s: %w: add it under access.rules", m.Topic, from.Name, ErrDenied)
+	}
+	p := b.newPublication()
+	marks := p.msg.For[:0]
+	p.msg = m
+	p.msg.From, p.msg.For = from.Name, marks
+	result := make(chan error, 1)
+	p.result = result
+	b.route(p)
+	select {
+	case err := <-result:
+		if err != nil {
+			return fmt.Errorf("publish to %q: %w", m.Topic, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// route decides who gets the message, and stores it or hands it out. The
+// message's bytes are not needed after it returns.
+func (b *Broker) route(p *publication) {
+	m := &p.msg
+	if m.Time.IsZero() {
+		m.Time = time.Now()
+	}
+	b.subs.match(m.Topic, p.origin, &p.matches)
+	for i := range p.matches.found {
+		f := &p.matches.found[i]
+		if f.qos == 0 || m.QoS == 0 {
+			p.live.add(m, f)
+		} else {
+			m.For = append(m.For, storequeue.Mark{Reader: f.reader, QoS: f.qos, Flags: f.flags})
+		}
+	}
+	if b.outbound != nil {
+		m.For = b.outbound(m.Topic, m.For)
+	}
+	if m.Retain {
+		p.retained = retainedCopy(m)
+		m.For = append(m.For, storequeue.Mark{Reader: b.retained.reader.ID(), QoS: m.QoS})
+	}
+	if m.QoS == 0 && len(m.For) == 0 && p.result == nil {
+		b.handOut(&p.live, m.Topic)
+		p.recycle()
+		return
+	}
+	b.queue.Submit(m, p.done)
+}
+
+// committed is called in the log's order by the committer, which it must not
+// hold up: all it does is put things into memory.
+func (p *publication) committed(_ uint64, err error) {
+	b := p.b
+	if p.conn != nil {
+		p.conn.answer(p, err)
+	}
+	switch {
+	case err == nil:
+		if p.retained != nil {
+			b.retained.put(p.retained)
+		}
+		b.handOut(&p.live, p.msg.Topic)
+	case errors.Is(err, storequeue.ErrFull):
+		b.stats.refused.Add(1)
+		b.rarely.log(b.log.Error, "queue is full: messages are refused; see queue.max_size", "error", err)
+	}
+	if p.result != nil {
+		p.result <- err
+	}
+	p.recycle()
+}
+
+// answer acknowledges what is on disk, and nothing else. A full queue is said
+// in MQTT 5; a 3.1.1 client loses its connection, so that it sends again.
+func (c *conn) answer(p *publication, err error) {
+	ack := &p.ack
+	if err != nil {
+		if c.version != mqtt.V5 || !errors.Is(err, storequeue.ErrFull) {
+			ack = nil
+		} else {
+			ack.Code = mqtt.QuotaExceeded
+		}
+	}
+	to := c
+	if p.msg.QoS == 2 {
+		to = p.origin.stored(p.ack.PacketID, err == nil)
+	}
+	if to == c {
+		c.answers.commit(ack)
+	} else {
+		c.answers.commit(nil)
+		to.answerOther(ack)
+	}
+	if p.msg.QoS == 1 || c.version == mqtt.V311 || err != nil {
+		c.answers.free()
+	}
+	if ack == nil {
+		c.close(mqtt.UnspecifiedError)
+	}
+}
+
+// answerOther answers a message that came over an older connection and was sent
+// again on c; nil: not at all.
+func (c *conn) answerOther(ack *mqtt.Ack) {
+	switch {
+	case c == nil:
+	case ack == nil:
+		c.close(mqtt.UnspecifiedError)
+	default:
+		c.answers.now(*ack)
+		if ack.Code.Failed() {
+			c.answers.free()
+		}
+	}
+}

@@ -1,0 +1,245 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// A session is what a client id of one identity has with the broker: what it
+// subscribed to, and what is in flight. One connection, or the sweep, works on
+// it at a time: its holder.
+type session struct {
+	clientID string
+	owner    string // the identity's name
+
+	conn    atomic.Pointer[conn] // whom live messages go to; nil: nobody
+	several atomic.Bool          // it has, or had, more than one subscription
+
+	// Covered by Broker.mu.
+	free   chan struct{} // closed and nil when the holder lets go
+	holder *conn         // nil while the sweep holds it
+	ends   time.Time     // when nobody holds it
+	will   *will         // delayed
+	willAt time.Time
+	saved  time.Time // ends, as the queue's state has it
+
+	// The holder's own.
+	expiry time.Duration      // 0: ends with its connection
+	reader *storequeue.Reader // nil until something is subscribed to with QoS 1 or 2
+	kept   bool               // the queue's state has a record of it
+
+	mu       sync.Mutex // covers the fields below; held for moments
+	subs     map[string]*subscription
+	received map[uint16]*incoming
+	flight   flight
+}
+
+var (
+	errNotOwner    = errors.New("the client id belongs to another identity: choose another one")
+	errTooManySess = errors.New("too many sessions: see broker.limits")
+)
+
+// key names the session in the queue. Escaped names hold no '/', so no two
+// sessions share one.
+func (s *session) key() string {
+	return url.PathEscape(s.owner) + "/" + url.PathEscape(s.clientID)
+}
+
+const readerPrefix = "session/"
+
+func (s *session) readerName() string { return readerPrefix + s.key() }
+
+func (s *session) over(now time.Time) bool { return s.free == nil && !now.Before(s.ends) }
+
+// claim makes the caller the holder of a client id's session, and makes the
+// session if there is none. Whoever holds it is closed first; it takes as long
+// as that connection's goroutine needs to leave, never as long as its socket.
+func (b *Broker) claim(ctx context.Context, clientID, owner string, c *conn) (s *session, existed bool, err error) {
+	for {
+		b.mu.Lock()
+		s = b.sessions[clientID]
+		switch {
+		case s == nil && len(b.sessions) >= b.limits.Sessions:
+			b.mu.Unlock()
+			return nil, false, errTooManySess
+		case s == nil:
+			s = &session{clientID: clientID, owner: owner, free: make(chan struct{}), holder: c}
+			b.sessions[clientID] = s
+			b.mu.Unlock()
+			return s, false, nil
+		case s.owner != owner && !s.over(time.Now()):
+			b.mu.Unlock()
+			return nil, false, errNotOwner
+		case s.free == nil:
+			s.free, s.holder = make(chan struct{}), c
+			b.mu.Unlock()
+			return s, true, nil
+		}
+		holder, free := s.holder, s.free
+		b.mu.Unlock()
+		if holder != nil {
+			holder.close(mqtt.SessionTakenOver)
+		}
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return nil, false, fmt.Errorf("take over session: %w", ctx.Err())
+		}
+	}
+}
+
+// letGo ends a claim. With keep the session waits for its client until ends;
+// without, it is gone.
+func (b *Broker) letGo(s *session, keep bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(s.free)
+	s.free, s.holder = nil, nil
+	if !keep {
+		if b.sessions[s.clientID] == s {
+			delete(b.sessions, s.clientID)
+		}
+		return
+	}
+	next := s.ends
+	if s.will != nil && s.willAt.Before(next) {
+		next = s.willAt
+	}
+	if next.Before(b.nextSweep) {
+		b.nextSweep = next
+		select {
+		case b.sooner <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// attach gives a connection its session [MQTT-3.1.2-4] [MQTT-3.1.2-5].
+func (b *Broker) attach(ctx context.Context, c *conn, req *mqtt.Connect) (present bool, err error) {
+	s, existed, err := b.claim(ctx, req.ClientID, c.id.Name, c)
+	if err != nil {
+		return false, err
+	}
+	b.mu.Lock()
+	stale := existed && (req.CleanStart || s.owner != c.id.Name || !time.Now().Before(s.ends))
+	late := s.will
+	s.will = nil
+	b.mu.Unlock()
+	if stale {
+		if late != nil { // the old session ends here
+			b.publishWill(late)
+		}
+		if err := b.wipe(s); err != nil {
+			b.letGo(s, true)
+			return false, err
+		}
+		s = b.replace(s, c)
+	}
+	c.session = s
+	s.mu.Lock()
+	s.flight.resume()
+	s.mu.Unlock()
+	before := s.expiry
+	s.expiry = b.expiry(req.SessionExpiry)
+	if s.kept && s.expiry != before {
+		err = c.store(s.subs)
+	}
+	return existed && !stale, err
+}
+
+// replace puts a new session in the place of one that was wiped, under the same
+// claim.
+func (b *Broker) replace(old *session, c *conn) *session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := &session{clientID: old.clientID, owner: c.id.Name, free: old.free, holder: c}
+	b.sessions[s.clientID] = s
+	return s
+}
+
+// expiry is how long a session lasts that asks for n seconds.
+func (b *Broker) expiry(n uint32) time.Duration {
+	return min(time.Duration(n)*time.Second, b.limits.SessionExpiry)
+}
+
+// detach is the connection's end of attach. It publishes the will, now or
+// later, and ends the session or lets it wait.
+func (b *Broker) detach(c *conn) {
+	s := c.session
+	s.conn.CompareAndSwap(c, nil)
+	w := c.will
+	if c.code == mqtt.ServerShuttingDown {
+		w = nil // the client did not go: we did
+	}
+	if w != nil && (w.delay == 0 || s.expiry == 0) {
+		b.publishWill(w)
+		w = nil
+	}
+	if s.expiry == 0 {
+		if err := b.wipe(s); err != nil {
+			b.log.Error("end session", "client", s.clientID, "error", err)
+		}
+		b.letGo(s, false)
+		return
+	}
+	now := time.Now()
+	b.mu.Lock()
+	s.ends = now.Add(s.expiry)
+	if w != nil {
+		s.will, s.willAt = w, now.Add(min(w.delay, s.expiry))
+	}
+	b.mu.Unlock()
+	b.letGo(s, true)
+}
+
+// wipe takes a session out of everything that knows it but the table of
+// sessions. The holder calls it.
+func (b *Broker) wipe(s *session) error {
+	s.mu.Lock()
+	subs := s.subs
+	s.subs, s.received, s.flight = nil, nil, flight{}
+	s.mu.Unlock()
+	for _, sub := range subs {
+		b.subs.remove(s, sub)
+	}
+	if s.reader != nil {
+		if err := b.queue.Forget(s.reader); err != nil {
+			return err
+		}
+		s.reader = nil
+	}
+	if s.kept {
+		if err := b.queue.SetState(gone(s)...); err != nil {
+			return err
+		}
+		s.kept = false
+	}
+	return nil
+}
+
+// openReader gives the session its place in the log, durable if the session is.
+func (b *Broker) openReader(s *session) (err error) {
+	if s.reader != nil {
+		return nil
+	}
+	if s.expiry > 0 {
+		s.reader, err = b.queue.Reader(s.readerName())
+	} else {
+		s.reader, err = b.queue.TransientReader(s.readerName())
+	}
+	return err
+}
+
+// may asks the rules in force now.
+func (c *conn) may(action access.Action, topic string) bool {
+	return c.b.access.Allow(c.id, action, topic)
+}

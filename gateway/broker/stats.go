@@ -1,0 +1,104 @@
+package broker
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats is a snapshot for people and metrics. All but the first four only grow.
+type Stats struct {
+	Connections   int // logged in
+	Sessions      int // connected or waiting for their client
+	Subscriptions int
+	Retained      int
+
+	Received       uint64 // PUBLISH packets accepted, and messages from Publish
+	Delivered      uint64 // PUBLISH packets handed to clients' sockets
+	Denied         uint64 // refused by a rule: publish, subscribe, will or delivery
+	Refused        uint64 // messages that could not be kept: queue or retained store full
+	DroppedSlow    uint64 // QoS 0, the subscriber's socket was full
+	DroppedLarge   uint64 // larger than the subscriber takes
+	DroppedExpired uint64
+	AuthFailures   uint64
+	ProtocolErrors uint64
+	RefusedSockets uint64 // closed before login: too many
+	AcceptErrors   uint64
+	Takeovers      uint64
+	Panics         uint64 // connections closed after a defect of ours
+}
+
+// counters are what Stats is read from.
+type counters struct {
+	received, delivered, denied, refused                       atomic.Uint64
+	droppedSlow, droppedLarge, droppedExpired                  atomic.Uint64
+	authFailures, protocolErrors, refusedSockets, acceptErrors atomic.Uint64
+	takeovers, panics                                          atomic.Uint64
+}
+
+// Stats returns the numbers of this moment.
+func (b *Broker) Stats() Stats {
+	c := &b.stats
+	s := Stats{
+		Received: c.received.Load(), Delivered: c.delivered.Load(), Denied: c.denied.Load(), Refused: c.refused.Load(),
+		DroppedSlow: c.droppedSlow.Load(), DroppedLarge: c.droppedLarge.Load(),
+		DroppedExpired: c.droppedExpired.Load(),
+		AuthFailures:   c.authFailures.Load(), ProtocolErrors: c.protocolErrors.Load(),
+		RefusedSockets: c.refusedSockets.Load(), AcceptErrors: c.acceptErrors.Load(),
+		Takeovers: c.takeovers.Load(), Panics: c.panics.Load(),
+	}
+	b.door.mu.Lock()
+	s.Connections = b.door.inside.all
+	b.door.mu.Unlock()
+	b.mu.Lock()
+	s.Sessions = len(b.sessions)
+	b.mu.Unlock()
+	s.Subscriptions = b.subs.len()
+	s.Retained = b.retained.len()
+	return s
+}
+
+// A throttle lets through what strangers can make us say: a few lines a second
+// of each kind, and how many were left out.
+type throttle struct {
+	mu    sync.Mutex // covers kinds
+	kinds map[string]*quiet
+}
+
+type quiet struct {
+	since time.Time
+	said  int
+	left  int
+}
+
+const saidPerSecond = 5
+
+// log calls write with msg and args unless too much of the kind msg was said.
+// msg must be a constant: there is an entry for each.
+func (t *throttle) log(write func(string, ...any), msg string, args ...any) {
+	t.mu.Lock()
+	if t.kinds == nil {
+		t.kinds = map[string]*quiet{}
+	}
+	q := t.kinds[msg]
+	if q == nil {
+		q = &quiet{}
+		t.kinds[msg] = q
+	}
+	now := time.Now()
+	if now.Sub(q.since) >= time.Second {
+		q.since, q.said = now, 0
+	}
+	q.said++
+	if q.said > saidPerSecond {
+		q.left++
+		t.mu.Unlock()
+		return
+	}
+	if q.left > 0 {
+		args = append(args, "left_out_before", q.left)
+		q.left = 0
+	}
+	t.mu.Unlock()
+	write(msg, args...)
+}

@@ -1,0 +1,205 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// subscribe grants what the rules allow. A durable session's subscriptions are
+// on disk before SUBACK says so.
+func (c *conn) subscribe(ctx context.Context, p *mqtt.Subscribe) error {
+	s := c.session
+	subs := maps.Clone(s.subs) // only the holder changes them
+	if subs == nil {
+		subs = map[string]*subscription{}
+	}
+	codes := make([]mqtt.ReasonCode, len(p.Subscriptions))
+	granted := make([]subscriptionRecord, 0, len(p.Subscriptions))
+	for i, want := range p.Subscriptions {
+		codes[i] = c.grant(&want, subs)
+		if codes[i].Failed() {
+			continue
+		}
+		r := subscriptionRecord{want.Filter, want.QoS, want.NoLocal, want.RetainAsPublished, p.ID}
+		granted = append(granted, r)
+		subs[want.Filter] = newSubscription(r, nil)
+	}
+	if err := c.keep(subs, granted); err != nil {
+		c.b.log.Error("store subscriptions", "client", s.clientID, "error", err)
+		code := mqtt.UnspecifiedError
+		if errors.Is(err, storequeue.ErrFull) {
+			code = mqtt.QuotaExceeded
+		}
+		for i := range codes {
+			codes[i] = code
+		}
+		granted = nil
+	}
+	had := c.replaceSubscriptions(subs, granted)
+	if s.reader != nil {
+		c.delivery.start(ctx, c)
+	}
+	c.send(&mqtt.Suback{PacketID: p.PacketID, Codes: codes})
+	for i, want := range p.Subscriptions {
+		if !codes[i].Failed() && (want.RetainHandling == 0 || want.RetainHandling == 1 && !had[want.Filter]) {
+			c.sendRetained(subs[want.Filter]) // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
+		}
+	}
+	return nil
+}
+
+// grant is the SUBACK code for one filter.
+func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqtt.ReasonCode {
+	_, filter, shared := mqtt.SplitShared(want.Filter)
+	if !shared {
+		filter = want.Filter
+	}
+	if mqtt.CheckFilter(want.Filter) != nil || strings.Count(filter, "/") >= c.b.limits.TopicLevels {
+		return mqtt.TopicFilterInvalid
+	}
+	if !c.b.access.AllowFilter(c.id, filter) {
+		c.b.denied(c.id, access.Subscribe, filter)
+		return mqtt.NotAuthorized
+	}
+	if have[want.Filter] == nil && len(have) >= c.b.limits.Subscriptions {
+		return mqtt.QuotaExceeded
+	}
+	return mqtt.ReasonCode(want.QoS)
+}
+
+// keep opens the session's reader if one of granted needs it, and stores what a
+// durable session subscribed to. subs get their reader here.
+func (c *conn) keep(subs map[string]*subscription, granted []subscriptionRecord) error {
+	s := c.session
+	for _, r := range granted {
+		if r.QoS > 0 {
+			if err := c.b.openReader(s); err != nil {
+				return err
+			}
+		}
+		subs[r.Filter] = newSubscription(r, s.reader)
+	}
+	if s.expiry == 0 && !s.kept || len(granted) == 0 {
+		return nil
+	}
+	return c.store(subs)
+}
+
+func (c *conn) store(subs map[string]*subscription) error {
+	changes, err := c.session.record(subs)
+	if err == nil {
+		err = c.b.queue.SetState(changes...)
+	}
+	if err == nil {
+		c.session.kept = true
+	}
+	return err
+}
+
+// replaceSubscriptions puts what was granted in force and tells which of the
+// filters were subscribed to before.
+func (c *conn) replaceSubscriptions(subs map[string]*subscription, granted []subscriptionRecord) (had map[string]bool) {
+	if len(granted) == 0 {
+		return nil
+	}
+	s := c.session
+	had = map[string]bool{}
+	s.mu.Lock()
+	old := s.subs
+	s.subs = subs
+	s.mu.Unlock()
+	if len(subs) > 1 {
+		s.several.Store(true) // before the index shows the second
+	}
+	for _, r := range granted {
+		had[r.Filter] = old[r.Filter] != nil
+		c.b.subs.add(s, subs[r.Filter])
+	}
+	return had
+}
+
+func (c *conn) unsubscribe(p *mqtt.Unsubscribe) error {
+	s := c.session
+	subs := maps.Clone(s.subs)
+	codes := make([]mqtt.ReasonCode, len(p.Filters))
+	var removed []*subscription
+	for i, f := range p.Filters {
+		sub := subs[f]
+		if sub == nil {
+			codes[i] = mqtt.NoSubscriptionExisted
+			continue
+		}
+		removed = append(removed, sub)
+		delete(subs, f)
+	}
+	if s.kept && len(removed) > 0 {
+		if err := c.store(subs); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.subs = subs
+	s.mu.Unlock()
+	for _, sub := range removed {
+		c.b.subs.remove(s, sub)
+	}
+	c.send(&mqtt.Unsuback{PacketID: p.PacketID, Codes: codes})
+	return nil
+}
+
+// sendRetained sends the retained messages that a new subscription is for. What
+// it gets with QoS 1 or 2 goes through the log, like everything else it gets
+// with QoS 1 or 2.
+func (c *conn) sendRetained(sub *subscription) {
+	if sub.group != "" { // section 4.8.2
+		return
+	}
+	now := time.Now()
+	for _, m := range c.b.retained.match(sub.match) {
+		if expired(m, now) || !c.may(access.Subscribe, m.Topic) || !c.b.mayStand(m) {
+			continue
+		}
+		if m.QoS == 0 || sub.qos == 0 {
+			var ids []uint32
+			if sub.id != 0 {
+				ids = []uint32{sub.id}
+			}
+			frame := appendPublish(nil, c.version, new(mqtt.Publish), m, true, ids)
+			if c.fits(len(frame)) && c.out.frameWait(c.quit, frame) {
+				c.b.stats.delivered.Add(1)
+			}
+			continue
+		}
+		again := *m
+		again.For = []storequeue.Mark{{Reader: sub.reader, QoS: sub.qos, Flags: viaRetained}}
+		c.b.queue.Submit(&again, c.retainedStored)
+	}
+}
+
+// retainedStored counts a retained message that found no place in the log.
+func (c *conn) retainedStored(_ uint64, err error) {
+	if err != nil {
+		c.b.stats.refused.Add(1)
+	}
+}
+
+// mayStand reports whether the author of a retained message may still publish
+// there: what was taken from an author does not stay on display.
+func (b *Broker) mayStand(m *storequeue.Message) bool {
+	return b.access.Allow(b.access.Lookup(m.From), access.Publish, m.Topic)
+}
+
+func (c *conn) fits(size int) bool {
+	if c.maxPacket > 0 && size > c.maxPacket { // [MQTT-3.1.2-24]
+		c.b.stats.droppedLarge.Add(1)
+		return false
+	}
+	return true
+}

@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/southbound"
+	"github.com/headgate-io/headgate/southbound/modbus"
+	"github.com/headgate-io/headgate/southbound/plugin"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// openDevices makes a loop around each configured adapter.
+func (g *Gateway) openDevices() error {
+	g.buses = map[string]*modbus.Bus{}
+	for name, b := range g.cfg.Buses {
+		g.buses[name] = modbus.NewBus(modbus.BusConfig{Address: b.Address, ResponseTimeout: b.ResponseTimeout})
+	}
+	for _, cfg := range g.cfg.Devices {
+		adapter, err := g.adapter(cfg)
+		if err != nil {
+			return fmt.Errorf("%w: device %s: %w", ErrSetup, cfg.ID, err)
+		}
+		g.devices = append(g.devices, &southbound.Device{
+			Gateway: g.cfg.Gateway.ID, ID: cfg.ID, Adapter: adapter,
+			Publish: g.publisher(access.Identity{Name: "device:" + cfg.ID}),
+			Logger:  g.log,
+		})
+	}
+	return nil
+}
+
+// adapter names every kind of adapter there is: Modbus is built in, any other
+// name is a plugin.
+func (g *Gateway) adapter(cfg config.Device) (southbound.Adapter, error) {
+	if cfg.Adapter == "modbus" {
+		return g.buses[cfg.Bus].Adapter(modbusDevice(cfg))
+	}
+	path, err := plugin.Find(g.cfg.Gateway.Plugins, cfg.Adapter)
+	if err != nil {
+		return nil, err
+	}
+	settings := cfg.Settings
+	if settings == nil {
+		settings = json.RawMessage("{}")
+	}
+	return plugin.New(plugin.Config{Path: path, Device: cfg.ID, Settings: settings, RuntimeDir: g.runtime, Logger: g.log}), nil
+}
+
+func modbusDevice(cfg config.Device) modbus.DeviceConfig {
+	d := modbus.DeviceConfig{Unit: cfg.Unit}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Groups)) {
+		d.Groups = append(d.Groups, modbus.Group{Name: name, Interval: cfg.Groups[name].Interval})
+	}
+	for _, t := range cfg.Tags {
+		d.Tags = append(d.Tags, modbus.Tag{
+			Name: t.Name, Group: t.Group, Table: modbus.Table(t.Table), Address: t.Address, Type: t.Type,
+			Order: t.Order, Scale: t.Scale, Offset: t.Offset, Unit: t.Unit, Invalid: t.Invalid,
+		})
+	}
+	return d
+}
+
+// publisher lets a device publish under its own name, through the same rules
+// and the same queue as everybody.
+func (g *Gateway) publisher(who access.Identity) southbound.Publish {
+	return func(ctx context.Context, topic string, payload []byte, retain bool) error {
+		err := g.broker.Publish(ctx, who, storequeue.Message{
+			Topic: topic, Payload: payload, QoS: 1, Retain: retain, Text: true, ContentType: "application/json",
+		})
+		if err == nil {
+			g.published.Add(1)
+		}
+		return err
+	}
+}

@@ -1,0 +1,299 @@
+// Package gateway puts the house together: it builds every room from the disk
+// outward and runs them until it is told to stop.
+//
+//	field devices                 local clients
+//	     │                              │ 1 PUBLISH
+//	     ▼                              ▼
+//	southbound ──── publish ───▶ gateway/broker
+//	  ▲                                 │ 2 may it? who wants it?
+//	  │                                 ▼
+//	  │                            storequeue       3 commit; 4 PUBACK
+//	  │                                 │ 5 next
+//	  └───── commands ◀──────────  northbound ──── 6 PUBLISH ───▶ cloud; 7 PUBACK, ack
+//
+// New opens what is on disk and refuses what is wrong with it; Run starts
+// everything that runs, in one group, and nothing outlives it. Because what was
+// acknowledged is on disk and what was not will be sent again, shutdown needs
+// no order: the context ends, everybody returns, the queue closes last.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/admin"
+	"github.com/headgate-io/headgate/gateway/broker"
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/pki"
+	"github.com/headgate-io/headgate/southbound"
+	"github.com/headgate-io/headgate/southbound/modbus"
+	"github.com/headgate-io/headgate/storequeue"
+	"golang.org/x/sync/errgroup"
+)
+
+// ErrSetup is wrapped by errors that only a person can mend: a restart does
+// not help.
+var ErrSetup = errors.New("cannot start")
+
+// Options are what the configuration file does not say.
+type Options struct {
+	Version string
+	Logger  *slog.Logger // default: discard
+
+	MaxBackoff time.Duration // of links; default northbound's
+}
+
+// A Gateway is the whole house. Its methods are safe for concurrent use.
+type Gateway struct {
+	cfg     *config.Config
+	opt     Options
+	log     *slog.Logger
+	started time.Time
+
+	queue   *storequeue.Queue
+	users   *access.Users
+	gate    *access.Gate
+	broker  *broker.Broker
+	links   []*link
+	buses   map[string]*modbus.Bus
+	devices []*southbound.Device
+	runtime string // folder for sockets
+
+	published atomic.Uint64 // by devices
+}
+
+// New opens the gateway that cfg describes. What it opened is closed by Run,
+// or by Close if Run is never called.
+func New(cfg *config.Config, opt Options) (*Gateway, error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger, started: time.Now()}
+	for _, step := range []func() error{g.openDisk, g.openAccess, g.openLinks, g.openBroker, g.openDevices} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, g.Close())
+		}
+	}
+	return g, nil
+}
+
+// openDisk opens the data folder: whose it is, and its queue.
+func (g *Gateway) openDisk() error {
+	data := g.cfg.Gateway.Data
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return fmt.Errorf("%w: make the data folder: %w; give it to the user that the gateway runs as", ErrSetup, err)
+	}
+	if g.runtime = runtimeDir(g.cfg); len(g.runtime) > maxSocketDir {
+		return fmt.Errorf("%w: the folder %s is too long for a socket: move gateway.data to a shorter path", ErrSetup, g.runtime)
+	}
+	id, err := readIdentity(data)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	if id != nil && id.ID != g.cfg.Gateway.ID {
+		return fmt.Errorf("%w: %s belongs to gateway %q, the configuration says %q; set gateway.id back, or give this gateway a data folder of its own",
+			ErrSetup, data, id.ID, g.cfg.Gateway.ID)
+	}
+	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
+		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	if id == nil {
+		return writeIdentity(data, identity{ID: g.cfg.Gateway.ID, Created: time.Now().UTC()})
+	}
+	return nil
+}
+
+// openAccess reads users and rules. Behind the file's rules stand ours: a
+// device may publish its own readings, the gateway its own state.
+func (g *Gateway) openAccess() error {
+	rules, err := access.Compile(slices.Concat(g.cfg.Access.Rules, builtIn(g.cfg)))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	if g.users, err = access.OpenUsers(UsersFile(g.cfg), g.log); err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	g.gate = access.NewGate(access.Config{
+		Certificates:    g.cfg.Access.Certificates,
+		CertificateName: g.cfg.Access.CertificateName,
+		Lockout:         access.Lockout(g.cfg.Broker.Lockout),
+	}, g.users, rules, g.log)
+	return nil
+}
+
+func builtIn(cfg *config.Config) []access.Rule {
+	publish := []access.Action{access.Publish}
+	home := "hg/" + cfg.Gateway.ID + "/"
+	rules := []access.Rule{{Allow: true, Actions: publish, Who: self.Name, Topics: []string{home + "state", home + "lost"}}}
+	for _, d := range cfg.Devices {
+		rules = append(rules, access.Rule{Allow: true, Actions: publish, Who: "device:" + d.ID, Topics: []string{home + d.ID + "/#"}})
+	}
+	return rules
+}
+
+// self is who the gateway is when it speaks for itself.
+var self = access.Identity{Name: "gateway"}
+
+func (g *Gateway) openBroker() error {
+	var listeners []broker.Listener
+	for _, l := range g.cfg.Broker.Listeners {
+		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs}
+		if !l.Plaintext {
+			files := serverFiles(l)
+			files.Report = func(err error) { g.log.Error("listener keeps its old certificate", "address", l.Address, "error", err) }
+			if err := g.firstKeys(l); err != nil {
+				return fmt.Errorf("%w: %w", ErrSetup, err)
+			}
+			b.TLS = pki.Server(files)
+			if _, err := b.TLS(); err != nil {
+				return fmt.Errorf("%w: listener %s: %w", ErrSetup, l.Address, err)
+			}
+		}
+		listeners = append(listeners, b)
+	}
+	limits := g.cfg.Broker.Limits
+	var err error
+	g.broker, err = broker.New(broker.Config{
+		Listeners: listeners,
+		Limits: broker.Limits{
+			Connections: limits.Connections, ConnectionsPerIP: limits.ConnectionsPerIP, PacketSize: limits.PacketSize,
+			ReceiveMaximum: limits.ReceiveMaximum, TopicLevels: limits.TopicLevels, Subscriptions: limits.Subscriptions,
+			SessionExpiry: limits.SessionExpiry, Retained: limits.Retained,
+		},
+		Access: g.gate, Queue: g.queue, Outbound: g.outbound, Logger: g.log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	return nil
+}
+
+func serverFiles(l config.Listener) pki.ServerFiles {
+	policy := map[config.ClientCertificate]pki.Policy{config.Off: pki.Off, config.Optional: pki.Optional, config.Required: pki.Required}
+	return pki.ServerFiles{Certificate: l.Certificate, Key: l.Key, ClientCA: l.ClientCA, Policy: policy[l.ClientCertificate]}
+}
+
+// firstKeys makes the local CA and the broker's certificate at the first start
+// of a gateway whose configuration keeps them in its data folder. Keys that an
+// image carries would be everybody's keys.
+func (g *Gateway) firstKeys(l config.Listener) error {
+	dir := filepath.Join(g.cfg.Gateway.Data, "pki")
+	if l.Certificate != filepath.Join(dir, pki.BrokerCertificate) || l.Key != filepath.Join(dir, pki.BrokerKey) {
+		return nil
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	if err := pki.Init(dir, []string{host}); err != nil {
+		return err
+	}
+	g.log.Info("made the local CA and the broker's certificate", "folder", dir)
+	return nil
+}
+
+// Close closes what New opened, for a gateway that does not Run.
+func (g *Gateway) Close() error {
+	for _, b := range g.buses {
+		b.Close()
+	}
+	if g.queue == nil {
+		return nil
+	}
+	return g.queue.Close()
+}
+
+// Run runs the gateway until ctx ends or something fails that a restart may
+// mend. It can be called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return g.broker.Run(ctx) })
+	for _, l := range g.links {
+		group.Go(func() error { return l.Run(ctx) })
+	}
+	for _, d := range g.devices {
+		group.Go(func() error { return d.Run(ctx) })
+	}
+	socket := admin.Server{
+		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Ready: g.ready, Logger: g.log,
+	}
+	group.Go(func() error { return socket.Run(ctx) })
+	group.Go(func() error { return g.announce(ctx) })
+	group.Go(func() error { return g.watchDisk(ctx) })
+	err := group.Wait()
+	return errors.Join(err, g.Close())
+}
+
+// watchDisk ends the gateway when the queue can no longer promise anything.
+func (g *Gateway) watchDisk(ctx context.Context) error {
+	select {
+	case <-g.queue.Failed():
+		g.log.Error("the disk failed: nothing is acknowledged any more; the gateway ends so that it starts from what is on disk", "error", g.queue.Err())
+		return g.queue.Err()
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// announce tells systemd when the gateway serves, that it is alive, and that
+// it goes.
+func (g *Gateway) announce(ctx context.Context) error {
+	select {
+	case <-g.broker.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	g.log.Info("ready", "gateway", g.cfg.Gateway.ID, "version", g.opt.Version, "devices", len(g.devices), "links", len(g.links))
+	if err := notify("READY=1"); err != nil {
+		g.log.Warn("systemd", "error", err)
+	}
+	err := watchdog(ctx, func() bool { return g.ready() == nil })
+	if err != nil {
+		g.log.Warn("systemd", "error", err)
+	}
+	<-ctx.Done()
+	if err := notify("STOPPING=1"); err != nil {
+		g.log.Warn("systemd", "error", err)
+	}
+	return nil
+}
+
+// ready is nil while listeners are up and the queue takes messages. It never
+// asks about the cloud: the house runs alone.
+func (g *Gateway) ready() error {
+	select {
+	case <-g.broker.Ready():
+	default:
+		return errors.New("listeners are not up yet")
+	}
+	return g.queue.Err()
+}
+
+// Addresses waits until the listeners are up and returns where they are.
+func (g *Gateway) Addresses(ctx context.Context) ([]string, error) {
+	select {
+	case <-g.broker.Ready():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var out []string
+	for _, a := range g.broker.Addrs() {
+		out = append(out, a.String())
+	}
+	return out, nil
+}

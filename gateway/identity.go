@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// identity is who this data folder belongs to. It is written once, after the
+// queue was made: from then on a missing queue is an error and not a fresh
+// start.
+type identity struct {
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+}
+
+const identityFile = "gateway.json"
+
+// readIdentity returns nil where no gateway has lived yet.
+func readIdentity(data string) (*identity, error) {
+	b, err := os.ReadFile(filepath.Join(data, identityFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read identity: %w", err)
+	}
+	var id identity
+	if err := json.Unmarshal(b, &id); err != nil || id.ID == "" {
+		return nil, fmt.Errorf("read identity %s: it is damaged; write {\"id\":\"THE-GATEWAY'S-ID\"} into it", filepath.Join(data, identityFile))
+	}
+	return &id, nil
+}
+
+// writeIdentity is durable when it returns: whole or not there at all.
+func writeIdentity(data string, id identity) error {
+	b, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(data, identityFile)
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write identity: %w", err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(path+".tmp", path)
+	}
+	if err == nil {
+		err = syncDir(data)
+	}
+	if err != nil {
+		return fmt.Errorf("write identity %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

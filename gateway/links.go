@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/broker"
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/gateway/pki"
+	"github.com/headgate-io/headgate/northbound"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// A link is a northbound.Link with its place in the queue and its identity in
+// the rules: the cloud is one more client of the local broker. What it may
+// subscribe to is what may leave, what it may publish is what may enter.
+type link struct {
+	*northbound.Link
+	name     string
+	identity access.Identity
+	reader   *storequeue.Reader
+}
+
+// linkReader is what readers of links are called by, before the link's name.
+const linkReader = "link/"
+
+func (g *Gateway) openLinks() error {
+	for _, cfg := range g.cfg.Northbound {
+		reader, err := g.queue.Reader(linkReader + cfg.Name)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", cfg.Name, err)
+		}
+		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, reader: reader}
+		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), reader); err != nil {
+			return fmt.Errorf("%w: %w", ErrSetup, err)
+		}
+		g.links = append(g.links, l)
+	}
+	return g.forgetLinks()
+}
+
+// forgetLinks lets go of what was kept for links that are no longer configured.
+func (g *Gateway) forgetLinks() error {
+	configured := map[string]bool{}
+	for _, l := range g.links {
+		configured[linkReader+l.name] = true
+	}
+	for _, r := range g.queue.Stats().Readers {
+		name, isLink := strings.CutPrefix(r.Name, linkReader)
+		if isLink && !configured[r.Name] {
+			reader, err := g.queue.Reader(r.Name)
+			if err != nil {
+				return err
+			}
+			g.log.Warn("a link was taken out of the configuration: what waited for it is dropped", "link", name, "messages", r.Waiting)
+			if err := g.queue.Forget(reader); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
+	return northbound.Config{
+		Name: cfg.Name, Gateway: g.cfg.Gateway.ID, Epoch: g.queue.Epoch(),
+		Servers: cfg.Servers, ClientID: cfg.ClientID, KeepAlive: cfg.KeepAlive, SessionExpiry: cfg.SessionExpiry,
+		Send: routes(cfg.Send), Receive: routes(cfg.Receive),
+		Match:  mqtt.Match,
+		Leaves: func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },
+		Handle: func(ctx context.Context, m storequeue.Message) error { return g.receive(ctx, l, m) },
+		TLS:    pki.Client(pki.ClientFiles{CA: cfg.CA, Certificate: cfg.Certificate, Key: cfg.Key}),
+		Logger: g.log,
+	}
+}
+
+func routes(in []config.Route) []northbound.Route {
+	var out []northbound.Route
+	for _, r := range in {
+		out = append(out, northbound.Route{Topics: r.Topics, Except: r.Except, QoS: r.QoS, Strip: r.Strip, Prefix: r.Prefix})
+	}
+	return out
+}
+
+// outbound marks a message for each link that has a route for it and may have
+// it. The rules are asked again before it is sent.
+func (g *Gateway) outbound(topic string, marks []storequeue.Mark) []storequeue.Mark {
+	for _, l := range g.links {
+		if qos, ok := l.Wants(topic); ok && g.gate.Allow(l.identity, access.Subscribe, topic) {
+			marks = append(marks, storequeue.Mark{Reader: l.reader.ID(), QoS: qos})
+		}
+	}
+	return marks
+}
+
+// receive publishes what a cloud sent under the link's own identity. What no
+// rule allows is refused for good: asking the cloud to send it again would not
+// change that.
+func (g *Gateway) receive(ctx context.Context, l *link, m storequeue.Message) error {
+	err := g.broker.Publish(ctx, l.identity, m)
+	if errors.Is(err, broker.ErrDenied) {
+		return nil // counted and logged by the broker
+	}
+	return err
+}

@@ -1,0 +1,247 @@
+package northbound
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+)
+
+// A cloud is an MQTT 5 server that follows a script. Its connections are
+// pipes, so it works under synctest.
+type cloud struct {
+	t       *testing.T
+	connack packets.Connack
+	rtt     time.Duration
+	// reply gives the PUBACK code for a PUBLISH; n counts all of them from 1.
+	reply func(n int, p *packets.Publish) byte
+	// cut says whether to drop the line at a step; n counts its kind of step from 1.
+	cut func(at step, n int) bool
+	// hello, if set, runs after CONNACK.
+	hello func(c *cloudConn)
+	down  bool // refuses to be dialled
+
+	mu       sync.Mutex // covers the fields below
+	steps    map[step]int
+	dials    int
+	dialled  []time.Time
+	connects []*packets.Connect
+	got      []*packets.Publish // in order of arrival, repeats included
+	acked    map[string]bool    // by hg-id
+	order    []string           // hg-ids as acknowledged
+	subs     []packets.SubOptions
+	pubacks  []uint16 // from the link
+	states   []string
+	byes     []byte // codes of DISCONNECT
+	open     int    // PUBLISH without an answer
+	maxOpen  int
+	done     sync.WaitGroup
+}
+
+type step string
+
+const (
+	atConnect step = "CONNECT"
+	atConnack step = "CONNACK"
+	atPublish step = "PUBLISH"
+	atPuback  step = "PUBACK"
+)
+
+type cloudConn struct {
+	*cloud
+	net.Conn
+	acks chan ack      // closed when reading ends
+	gone chan struct{} // closed then too
+}
+
+type ack struct {
+	due  time.Time
+	p    *packets.Publish
+	code byte
+}
+
+func newCloud(t *testing.T) *cloud {
+	return &cloud{
+		t: t, steps: map[step]int{}, acked: map[string]bool{},
+		connack: packets.Connack{Properties: &packets.Properties{}},
+		reply:   func(int, *packets.Publish) byte { return 0 },
+		cut:     func(step, int) bool { return false },
+	}
+}
+
+// dial is the link's seam.
+func (c *cloud) dial(ctx context.Context, _ string) (net.Conn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dials++
+	c.dialled = append(c.dialled, time.Now())
+	if c.down {
+		return nil, &net.DNSError{Err: "no such host", Name: "cloud.test"}
+	}
+	near, far := net.Pipe()
+	c.done.Go(func() { c.serve(far) }) // ends with the connection
+	return near, nil
+}
+
+func (c *cloud) at(s step) bool {
+	c.mu.Lock()
+	c.steps[s]++
+	n := c.steps[s]
+	c.mu.Unlock()
+	return c.cut(s, n)
+}
+
+func (c *cloud) serve(nc net.Conn) {
+	conn := &cloudConn{c, packets.NewThreadSafeConn(nc), make(chan ack, 70000), make(chan struct{})}
+	c.mu.Lock()
+	c.open = 0
+	c.mu.Unlock()
+	var acker sync.WaitGroup
+	acker.Go(conn.answer)
+	for conn.packet() {
+	}
+	close(conn.acks)
+	close(conn.gone)
+	nc.Close()
+	acker.Wait()
+}
+
+// packet handles one packet and reports whether to go on.
+func (c *cloudConn) packet() bool {
+	p, err := packets.ReadPacket(c)
+	if err != nil {
+		return false
+	}
+	switch p := p.Content.(type) {
+	case *packets.Connect:
+		return c.connect(p)
+	case *packets.Subscribe:
+		c.mu.Lock()
+		c.subs = p.Subscriptions
+		c.mu.Unlock()
+		s := &packets.Suback{PacketID: p.PacketID, Properties: &packets.Properties{}, Reasons: make([]byte, len(p.Subscriptions))}
+		s.WriteTo(c)
+	case *packets.Publish:
+		return c.publish(p)
+	case *packets.Puback:
+		c.mu.Lock()
+		c.pubacks = append(c.pubacks, p.PacketID)
+		c.mu.Unlock()
+	case *packets.Pingreq:
+		packets.NewControlPacket(packets.PINGRESP).WriteTo(c)
+	case *packets.Disconnect:
+		c.mu.Lock()
+		c.byes = append(c.byes, p.ReasonCode)
+		c.mu.Unlock()
+		return false
+	}
+	return true
+}
+
+func (c *cloudConn) connect(p *packets.Connect) bool {
+	c.mu.Lock()
+	c.connects = append(c.connects, p)
+	connack := c.connack
+	c.mu.Unlock()
+	if c.at(atConnect) {
+		return false
+	}
+	if _, err := connack.WriteTo(c); err != nil || connack.ReasonCode >= 0x80 || c.at(atConnack) {
+		return false
+	}
+	if c.hello != nil {
+		c.hello(c)
+	}
+	return true
+}
+
+func (c *cloudConn) publish(p *packets.Publish) bool {
+	if strings.HasSuffix(p.Topic, "hg/gw/state") {
+		c.mu.Lock()
+		c.states = append(c.states, string(p.Payload))
+		c.mu.Unlock()
+		if p.QoS > 0 {
+			(&packets.Puback{PacketID: p.PacketID, Properties: &packets.Properties{}}).WriteTo(c)
+		}
+		return true
+	}
+	c.mu.Lock()
+	c.got = append(c.got, p)
+	n := len(c.got)
+	if p.QoS > 0 {
+		c.open++
+		c.maxOpen = max(c.maxOpen, c.open)
+	}
+	c.mu.Unlock()
+	if c.at(atPublish) {
+		return false
+	}
+	if p.QoS > 0 {
+		c.acks <- ack{time.Now().Add(c.rtt), p, c.reply(n, p)}
+	}
+	return true
+}
+
+// answer sends PUBACKs when they are due.
+func (c *cloudConn) answer() {
+	for a := range c.acks {
+		select {
+		case <-time.After(time.Until(a.due)):
+		case <-c.gone:
+			return
+		}
+		if a.code == dropLine {
+			c.Close()
+			return
+		}
+		if a.code == sayPoison {
+			(&packets.Disconnect{ReasonCode: 0x95, Properties: &packets.Properties{}}).WriteTo(c)
+			c.Close()
+			return
+		}
+		c.mu.Lock()
+		c.open--
+		if id := hgID(a.p); a.code < 0x80 && !c.acked[id] {
+			c.acked[id] = true
+			c.order = append(c.order, id)
+		}
+		c.mu.Unlock()
+		_, err := (&packets.Puback{PacketID: a.p.PacketID, ReasonCode: a.code, Properties: &packets.Properties{}}).WriteTo(c)
+		if err != nil || c.at(atPuback) {
+			c.Close()
+			return
+		}
+	}
+}
+
+// Codes of reply that are none.
+const (
+	dropLine  = 1
+	sayPoison = 2
+)
+
+func (c *cloud) ackedIDs() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.order)
+}
+
+func (c *cloud) received() []*packets.Publish {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.got)
+}
+
+func hgID(p *packets.Publish) string {
+	for _, u := range p.Properties.User {
+		if u.Key == propID {
+			return u.Value
+		}
+	}
+	return ""
+}

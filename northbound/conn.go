@@ -1,0 +1,170 @@
+package northbound
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// A conn is the connection as the MQTT client sees it. Reads are buffered and
+// bounded by packet size. Packets written while it is corked gather in a
+// buffer; otherwise each leaves at once. A write that the network does not
+// take in time ends the connection.
+type conn struct {
+	net.Conn               // TLS, as a rule
+	raw      net.Conn      // beneath TLS
+	timeout  time.Duration // of a write
+	idle     func()        // called by the reader before it waits for the network
+	fail     func(error)   // told of the first error
+
+	in    *bufio.Reader
+	frame frame
+
+	mu     sync.Mutex // covers out and corked; held over writes, so that packets stay whole
+	out    *bufio.Writer
+	corked bool
+}
+
+const (
+	readBuffer  = 16 << 10
+	writeBuffer = 16 << 10        // as much as a TLS record holds
+	politeClose = time.Second / 2 // TLS may take so long to say goodbye
+)
+
+func newConn(nc net.Conn, timeout time.Duration, fail func(error)) *conn {
+	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, idle: func() {}}
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		c.raw = t.NetConn()
+	}
+	c.in = bufio.NewReaderSize(nc, readBuffer)
+	c.out = bufio.NewWriterSize(writerFunc(c.send), writeBuffer)
+	return c
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// send is the only place that writes to the network.
+func (c *conn) send(p []byte) (int, error) {
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// Read is for one goroutine at a time.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.in.Buffered() == 0 {
+		c.idle()
+	}
+	n, err := c.in.Read(p)
+	if bad := c.frame.pass(p[:n]); bad != nil {
+		n, err = 0, bad
+	}
+	if err != nil {
+		c.fail(err)
+	}
+	return n, err
+}
+
+// Lock and Unlock go around all writes of one packet; paho calls them.
+func (c *conn) Lock() { c.mu.Lock() }
+
+// Unlock sends what was written, unless the connection is corked.
+func (c *conn) Unlock() {
+	if !c.corked {
+		c.drain()
+	}
+	c.mu.Unlock()
+}
+
+// Write is called with the lock held.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.out.Write(p)
+	if err != nil {
+		c.broken(err)
+	}
+	return n, err
+}
+
+// cork gathers packets until uncork. Whoever corks must not wait for anything
+// else before uncorking.
+func (c *conn) cork() {
+	c.mu.Lock()
+	c.corked = true
+	c.mu.Unlock()
+}
+
+// uncork sends what was gathered.
+func (c *conn) uncork() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.corked = false
+	return c.drain()
+}
+
+func (c *conn) drain() error {
+	err := c.out.Flush()
+	if err != nil {
+		c.broken(err)
+	}
+	return err
+}
+
+// broken ends the connection, so that its reader returns as well.
+func (c *conn) broken(err error) {
+	c.fail(fmt.Errorf("write: %w", err))
+	c.raw.Close()
+}
+
+// Close says goodbye where that is quick.
+func (c *conn) Close() error {
+	t := time.AfterFunc(politeClose, func() { c.raw.Close() })
+	defer t.Stop()
+	err := c.Conn.Close()
+	c.raw.Close()
+	return err
+}
+
+// maxReceive bounds a packet from the cloud. It is announced in CONNECT and
+// enforced here, because the MQTT client allocates whatever a header claims.
+const maxReceive = 1 << 20
+
+// A frame follows the packets in a stream [MQTT-1.5.5-1].
+type frame struct {
+	left   int  // of the packet's body
+	length int  // as far as known
+	shift  uint // of the next length byte
+	header bool // the first byte was seen, the length is not complete
+}
+
+// pass takes the next bytes and refuses a packet that is too large at the last
+// byte of its length.
+func (f *frame) pass(p []byte) error {
+	for len(p) > 0 {
+		if f.left > 0 {
+			n := min(f.left, len(p))
+			f.left -= n
+			p = p[n:]
+			continue
+		}
+		b := p[0]
+		p = p[1:]
+		if !f.header {
+			*f = frame{header: true}
+			continue
+		}
+		f.length |= int(b&0x7f) << f.shift
+		f.shift += 7
+		if f.length > maxReceive || b&0x80 != 0 && f.shift == 28 {
+			return fmt.Errorf("%w: a packet of more than %d bytes", errProtocol, maxReceive)
+		}
+		if b&0x80 == 0 {
+			*f = frame{left: f.length}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,349 @@
+package northbound
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+	"github.com/eclipse/paho.golang/paho"
+)
+
+// A connection is one MQTT connection that came to its CONNACK. It is thrown
+// away once it fails.
+type connection struct {
+	client  *paho.Client
+	conn    *conn
+	window  *window
+	fail    func(error) // ends it; the first reason counts
+	maxSize int         // of a packet to the server
+	retain  bool        // the server takes retained messages
+}
+
+const (
+	receiveMaximum = 20                    // commands on their way in
+	ackInterval    = 10 * time.Millisecond // how often commands are acknowledged
+	drainTime      = time.Second           // what is in flight may still be answered at shutdown
+)
+
+var errStopped = errors.New("the gateway stops")
+
+// visit connects to a server and stays until the connection or ctx ends. It
+// returns how long the link was up.
+func (l *Link) visit(ctx context.Context, server string) (up time.Duration, err error) {
+	life, fail := context.WithCancelCause(context.WithoutCancel(ctx)) // outlives ctx by the shutdown
+	defer fail(nil)
+	c, err := l.connect(ctx, life, server, fail)
+	if err != nil {
+		return 0, explain(server, err)
+	}
+	start := time.Now()
+	l.status.up(server, c.window)
+	l.log.Info("link to the cloud is up", "server", server)
+	defer context.AfterFunc(ctx, func() { // frees a write that the network does not take
+		time.AfterFunc(drainTime+politeClose, func() { c.conn.raw.Close() })
+	})()
+	err = l.serve(ctx, life, c)
+	c.conn.Close()
+	<-c.client.Done() // its goroutines end with the connection
+	l.keep(c.window, err)
+	return max(time.Since(start), 1), explain(server, err)
+}
+
+// serve uses a connection until it is lost, ctx ends, or the queue fails.
+func (l *Link) serve(ctx, life context.Context, c *connection) error {
+	sending, stop := context.WithCancel(life)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	err := l.greet(sending, c)
+	if err == nil {
+		s := &sender{link: l, connection: c, after: c.window.done()}
+		ended := make(chan error, 1)
+		go func() { ended <- s.run(sending) }() // ends with sending
+		err = l.watch(c, ended)
+	}
+	switch {
+	case life.Err() == nil:
+		leave(life, c)
+	case !errors.Is(err, errSource):
+		err = context.Cause(life)
+	}
+	return err
+}
+
+// watch waits for the sender to end, and ends a connection on which the server
+// leaves messages without an answer.
+func (l *Link) watch(c *connection, ended <-chan error) error {
+	patience := max(l.cfg.KeepAlive, 20*time.Second)
+	tick := time.NewTicker(patience)
+	defer tick.Stop()
+	var seen uint64
+	waiting := false // at the last tick something was in flight
+	for {
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+		}
+		answered, inFlight := c.window.answered(), c.window.unanswered() > 0
+		if inFlight && waiting && answered == seen {
+			c.fail(fmt.Errorf("the server has acknowledged nothing for %v", patience))
+		}
+		seen, waiting = answered, inFlight
+	}
+}
+
+// leave waits for answers that are on their way and says goodbye with the
+// will, so that the cloud sees us go [MQTT-3.14.4].
+func leave(life context.Context, c *connection) {
+	t := time.NewTimer(drainTime)
+	defer t.Stop()
+	for late := false; !late && c.window.unanswered() > 0; {
+		select {
+		case <-c.window.wake:
+		case <-t.C:
+			late = true
+		case <-life.Done():
+			late = true
+		}
+	}
+	c.fail(errStopped)
+	_ = c.client.Disconnect(&paho.Disconnect{ReasonCode: packets.DisconnectDisconnectWithWillMessage})
+}
+
+// advance tells the source how far the cloud has acknowledged.
+func (l *Link) advance(w *window) { l.source.Ack(w.done()) }
+
+// keep remembers, after a connection, what was acknowledged behind a gap. A
+// server that named a fault of the only message in flight has refused it.
+func (l *Link) keep(w *window, cause error) {
+	l.advance(w)
+	rest := w.reset()
+	var d *disconnectError
+	if errors.As(cause, &d) && blamesMessage(d.code) {
+		blame(rest, d.code)
+	}
+	l.redo.take(w.done(), rest)
+}
+
+// connect dials and exchanges CONNECT and CONNACK. The connection ends with
+// life, and fail ends life.
+func (l *Link) connect(ctx, life context.Context, server string, fail func(error)) (*connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.ConnectTimeout)
+	defer cancel()
+	nc, err := l.dial(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{conn: newConn(nc, l.writeTimeout(), fail), fail: fail}
+	defer context.AfterFunc(ctx, func() { c.conn.raw.Close() })() // frees a write, which ctx does not
+	s := &session{
+		begin:    func(ack *packets.Connack) *window { return l.begin(c, ack) },
+		answered: l.answered, fail: fail, lost: life.Done(),
+		requests: map[uint16]chan<- packets.ControlPacket{},
+	}
+	c.conn.idle = func() {
+		if s.window != nil {
+			l.advance(s.window)
+			s.window.signal()
+		}
+	}
+	c.client = paho.NewClient(paho.ClientConfig{
+		Conn: c.conn, Session: s,
+		PingHandler: pinger{paho.NewDefaultPinger(), fail},
+		AuthHandler: noAuth{},
+		OnPublishReceived: []func(paho.PublishReceived) (bool, error){
+			func(p paho.PublishReceived) (bool, error) { return true, l.receive(life, p, fail) },
+		},
+		PacketTimeout:              l.cfg.ConnectTimeout,
+		EnableManualAcknowledgment: true,
+		SendAcksInterval:           ackInterval,
+	})
+	ack, err := c.client.Connect(ctx, l.hello())
+	if ack != nil && ack.ReasonCode >= 0x80 {
+		l.plainWill = l.plainWill || ack.ReasonCode == packets.ConnackRetainNotSupported
+		return nil, &connackError{ack.ReasonCode, ack.Properties.ReasonString, l.cfg.ClientID}
+	}
+	if err == nil && ack.Properties.MaximumQoS != nil && *ack.Properties.MaximumQoS == 0 && l.sendsQoS1() {
+		c.conn.Close()
+		<-c.client.Done()
+		return nil, errQoS
+	}
+	return c, err
+}
+
+func (l *Link) sendsQoS1() bool {
+	for i := range l.cfg.Send {
+		if l.cfg.Send[i].qos() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// begin notes what the server allows and makes the window for it.
+func (l *Link) begin(c *connection, ack *packets.Connack) *window {
+	limit := math.MaxUint16 // [MQTT-3.2.2-11]: the default
+	p := ack.Properties
+	if p.ReceiveMaximum != nil {
+		limit = max(int(*p.ReceiveMaximum), 1)
+	}
+	c.maxSize = math.MaxInt
+	if p.MaximumPacketSize != nil {
+		c.maxSize = int(*p.MaximumPacketSize)
+	}
+	c.retain = p.RetainAvailable == nil || *p.RetainAvailable == 1
+	c.window = newWindow(l.source.Acked(), min(limit, l.cfg.InFlight))
+	return c.window
+}
+
+func (l *Link) writeTimeout() time.Duration { return l.cfg.KeepAlive * 3 / 2 }
+
+// dialTLS opens a TCP connection and TLS on it.
+func (l *Link) dialTLS(ctx context.Context, server string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(server)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := l.cfg.TLS(host)
+	if err != nil {
+		return nil, fmt.Errorf("certificates: %w", err)
+	}
+	cfg = cfg.Clone()
+	if cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	d := net.Dialer{Control: userTimeout(l.writeTimeout())}
+	raw, err := d.DialContext(ctx, "tcp", server)
+	if err != nil {
+		return nil, err
+	}
+	tc := tls.Client(raw, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return tc, nil
+}
+
+// hello is the CONNECT packet. The session persists, for the commands; what we
+// send starts from the queue each time.
+func (l *Link) hello() *paho.Connect {
+	expiry := uint32(min(l.cfg.SessionExpiry/time.Second, math.MaxUint32-1))
+	inbound, size := uint16(receiveMaximum), uint32(maxReceive)
+	p := &paho.Connect{
+		ClientID:   l.cfg.ClientID,
+		KeepAlive:  uint16(min((l.cfg.KeepAlive+time.Second-1)/time.Second, math.MaxUint16)),
+		CleanStart: false,
+		Properties: &paho.ConnectProperties{
+			SessionExpiryInterval: &expiry,
+			ReceiveMaximum:        &inbound,
+			MaximumPacketSize:     &size,
+			RequestProblemInfo:    true,
+		},
+	}
+	if topic, qos, ok := l.stateTopic(); ok {
+		p.WillMessage = &paho.WillMessage{Topic: topic, QoS: qos, Retain: !l.plainWill, Payload: []byte(`{"state":"offline"}`)}
+	}
+	return p
+}
+
+// stateTopic is where the cloud learns whether the gateway is there, if rules
+// and routes let it.
+func (l *Link) stateTopic() (topic string, qos byte, ok bool) {
+	topic = "hg/" + l.cfg.Gateway + "/state"
+	r := l.find(l.cfg.Send, topic)
+	if r == nil || !l.cfg.Leaves(topic) {
+		return "", 0, false
+	}
+	return r.rename(topic), r.qos(), true
+}
+
+// greet subscribes and announces that the gateway is online.
+func (l *Link) greet(ctx context.Context, c *connection) error {
+	if err := l.subscribe(ctx, c); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	topic, qos, ok := l.stateTopic()
+	if !ok {
+		return nil
+	}
+	r, err := c.client.Publish(ctx, &paho.Publish{
+		Topic: topic, QoS: qos, Retain: c.retain,
+		Payload: fmt.Appendf(nil, `{"state":"online","since":%d}`, time.Now().UnixMilli()),
+	})
+	if r != nil && r.ReasonCode >= 0x80 {
+		l.log.Warn("the cloud refused the gateway's state: allow it there, or except it from the send routes",
+			"topic", topic, "code", codeText(r.ReasonCode))
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("publish the gateway's state: %w", err)
+	}
+	return nil
+}
+
+func (l *Link) subscribe(ctx context.Context, c *connection) error {
+	var subs []paho.SubscribeOptions
+	for i := range l.cfg.Receive {
+		r := &l.cfg.Receive[i]
+		for _, f := range r.Topics {
+			shared := strings.HasPrefix(f, "$share/")
+			subs = append(subs, paho.SubscribeOptions{
+				Topic: f, QoS: r.qos(),
+				NoLocal:        !shared, // [MQTT-3.8.3-4]
+				RetainHandling: 2,       // a command kept from yesterday is not a command
+			})
+		}
+	}
+	if len(subs) == 0 {
+		return nil
+	}
+	ack, err := c.client.Subscribe(ctx, &paho.Subscribe{Subscriptions: subs})
+	if ack == nil {
+		return err
+	}
+	for i, code := range ack.Reasons {
+		if code >= 0x80 && i < len(subs) {
+			l.status.note(fmt.Sprintf("the server refused the subscription to %s (%s): allow it there", subs[i].Topic, codeText(code)))
+			l.log.Error("the cloud refused a subscription: no commands from there", "filter", subs[i].Topic, "code", codeText(code))
+		}
+	}
+	return nil
+}
+
+// answered counts a PUBACK.
+func (l *Link) answered(code byte) {
+	if code < 0x80 {
+		l.status.acked.Add(1)
+		return
+	}
+	l.status.refuse(code)
+}
+
+// A pinger is paho's, whose verdict is heard at once.
+type pinger struct {
+	*paho.DefaultPinger
+	fail func(error)
+}
+
+// Run pings until ctx ends or an answer stays out.
+func (p pinger) Run(ctx context.Context, nc net.Conn, keepAlive uint16) error {
+	err := p.DefaultPinger.Run(ctx, nc, keepAlive)
+	if err != nil {
+		p.fail(fmt.Errorf("%w: %w", errSilent, err))
+	}
+	return err
+}
+
+// noAuth answers enhanced authentication, which was not asked for. Without it
+// paho calls a nil handler when a server names a method.
+type noAuth struct{}
+
+func (noAuth) Authenticate(*paho.Auth) *paho.Auth { return &paho.Auth{ReasonCode: 0x8C} }
+func (noAuth) Authenticated()                     {}

@@ -1,0 +1,171 @@
+package northbound
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// A Source is what Link needs of the queue; *storequeue.Reader is one.
+type Source interface {
+	// Next returns up to max messages with Seq > after, in order, and waits
+	// for the first. It must take an after that lies further back than before.
+	Next(ctx context.Context, after uint64, max int) ([]storequeue.Message, error)
+	// Ack forgets every message up to and including seq; it never moves back.
+	Ack(seq uint64)
+	Acked() uint64
+}
+
+// Config is what a Link needs to know. Zero values mean the defaults named here.
+type Config struct {
+	Name    string // the link's identity in rules is "link:" + Name
+	Gateway string // gateway id: without '/', '+' and '#'
+	Epoch   uint64 // of the queue; hg-id is "<gateway>/<epoch>/<sequence>"
+
+	Servers        []string // host:port, in order; the first is preferred
+	ClientID       string
+	KeepAlive      time.Duration // default 30 s; whole seconds, rounded up
+	SessionExpiry  time.Duration // how long commands wait at the cloud; zero: not at all
+	ConnectTimeout time.Duration // per server, until its CONNACK; default 20 s
+	InFlight       int           // bound of unanswered messages beside the server's; default 1000
+
+	Send, Receive []Route
+
+	// Match is asked for each message and must be safe for concurrent use.
+	Match func(filter, topic string) bool
+	// Leaves says whether the access rules let a topic go to this link. It is
+	// asked right before sending.
+	Leaves func(topic string) bool
+	// Handle takes what the cloud sent, with its local topic. nil means stored,
+	// or refused for good: it is acknowledged. After an error the message comes
+	// again. Calls do not overlap; ctx ends with the connection. The callee
+	// owns m.
+	Handle func(ctx context.Context, m storequeue.Message) error
+	// Quarantine, if set, gets each message that the server refused for good,
+	// before the cursor passes it. code is the server's reason code.
+	Quarantine func(m storequeue.Message, code byte)
+	// TLS is asked at every connect, so that renewed certificates are used.
+	TLS func(serverName string) (*tls.Config, error)
+
+	Logger *slog.Logger // default: discard
+}
+
+const (
+	defaultKeepAlive      = 30 * time.Second
+	defaultConnectTimeout = 20 * time.Second
+	defaultInFlight       = 1000
+	maxInFlight           = 16000 // the window's packet ids end below firstRequestID
+)
+
+// A Link sends a source's messages to the first cloud broker that answers.
+// Run is called once; the other methods are safe for concurrent use.
+type Link struct {
+	cfg    Config
+	source Source
+	log    *slog.Logger
+	status status
+	redo   redo    // used by the sender, and between connections
+	again  backoff // used by receive
+
+	ownPrefix string // of every hg-id of this gateway
+	idPrefix  string // of those we give
+
+	plainWill bool // a server refused the retained will; used by connect
+
+	dial func(ctx context.Context, server string) (net.Conn, error)
+}
+
+// NewLink checks cfg and returns a link that Run will bring up.
+func NewLink(cfg Config, source Source) (*Link, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("link %s: %w", cfg.Name, err)
+	}
+	if cfg.KeepAlive <= 0 {
+		cfg.KeepAlive = defaultKeepAlive
+	}
+	if cfg.ConnectTimeout <= 0 {
+		cfg.ConnectTimeout = defaultConnectTimeout
+	}
+	if cfg.InFlight <= 0 {
+		cfg.InFlight = defaultInFlight
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.InFlight = min(cfg.InFlight, maxInFlight)
+	l := &Link{cfg: cfg, source: source, log: cfg.Logger.With("link", cfg.Name), redo: newRedo()}
+	l.ownPrefix = cfg.Gateway + "/"
+	l.idPrefix = fmt.Sprintf("%s/%d/", cfg.Gateway, cfg.Epoch)
+	l.status.since = time.Now()
+	l.dial = l.dialTLS
+	return l, nil
+}
+
+func (cfg *Config) check() error {
+	switch {
+	case len(cfg.Servers) == 0:
+		return errors.New("no server is configured: name at least one as host:port")
+	case cfg.ClientID == "":
+		return errors.New("client_id is empty: the cloud keeps commands under that name")
+	case cfg.Match == nil || cfg.Leaves == nil || cfg.TLS == nil:
+		return errors.New("set Match, Leaves and TLS")
+	case cfg.Handle == nil && len(cfg.Receive) > 0:
+		return errors.New("there are receive routes but no Handle")
+	}
+	for _, s := range cfg.Servers {
+		if host, _, err := net.SplitHostPort(s); err != nil || host == "" {
+			return fmt.Errorf("server %q is not host:port", s)
+		}
+	}
+	return nil
+}
+
+// Run keeps the link up until ctx ends, and then returns nil within two
+// seconds. Any trouble with the network or the server is its own to retry. An
+// error means that the source cannot be read.
+func (l *Link) Run(ctx context.Context) error {
+	var (
+		retry  backoff
+		server int
+		tried  []string // what went wrong since the last pause
+	)
+	for ctx.Err() == nil {
+		up, err := l.visit(ctx, l.cfg.Servers[server])
+		if errors.Is(err, errSource) {
+			return fmt.Errorf("link %s: %w", l.cfg.Name, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		tried = append(tried, err.Error())
+		server = (server + 1) % len(l.cfg.Servers)
+		if up >= steadyAfter {
+			retry.reset()
+			server = 0
+		}
+		if up > 0 || len(tried) >= len(l.cfg.Servers) {
+			l.lost(strings.Join(tried, "; "))
+			tried = tried[:0]
+			retry.wait(ctx)
+		}
+	}
+	l.status.down("")
+	return nil
+}
+
+// lost notes why the link is down, in the log only when the reason is new.
+func (l *Link) lost(reason string) {
+	if l.status.down(reason) {
+		l.log.Warn("no link to the cloud; trying again", "error", reason)
+	}
+}
+
+// errSource marks trouble that no new connection mends.
+var errSource = errors.New("read the queue")

@@ -1,0 +1,75 @@
+package northbound
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/eclipse/paho.golang/paho"
+
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// receive hands one message from the cloud on and acknowledges it. paho calls
+// it for one message after another, from a goroutine that ends with the
+// connection; life ends with it too.
+func (l *Link) receive(life context.Context, p paho.PublishReceived, fail func(error)) error {
+	if life.Err() != nil {
+		return life.Err() // not acknowledged: it comes again
+	}
+	m, ok := l.inbound(p.Packet)
+	if !ok {
+		return p.Client.Ack(p.Packet)
+	}
+	if err := l.cfg.Handle(life, m); err != nil {
+		err = fmt.Errorf("hand on a message from %s: %w", p.Packet.Topic, err)
+		if life.Err() == nil {
+			l.status.note(err.Error())
+			l.log.Warn("a message from the cloud cannot be handed on; it will come again", "error", err)
+		}
+		if l.again.wait(life) { // sending goes on meanwhile
+			fail(err)
+		}
+		return err
+	}
+	l.again.reset()
+	l.status.received.Add(1)
+	return p.Client.Ack(p.Packet)
+}
+
+// inbound turns a packet into a local message, or says no to one that must not
+// come in.
+func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
+	for _, u := range p.Properties.User {
+		if u.Key == propID && strings.HasPrefix(u.Value, l.ownPrefix) {
+			l.status.looped.Add(1)
+			if muted, ok := l.status.loopLog.allow(); ok {
+				l.log.Warn("the cloud sends our own messages back: separate the topics of send and receive", "topic", p.Topic, "muted", muted)
+			}
+			return m, false
+		}
+	}
+	r := l.find(l.cfg.Receive, p.Topic)
+	if r == nil || p.Retain || r.rename(p.Topic) == "" {
+		l.status.unwanted.Add(1)
+		if muted, ok := l.status.unwantedLog.allow(); ok {
+			l.log.Warn("message from the cloud dropped: retained, or of no receive route", "topic", p.Topic, "retained", p.Retain, "muted", muted)
+		}
+		return m, false
+	}
+	now := time.Now()
+	m = storequeue.Message{
+		Time: now, Topic: r.rename(p.Topic), Payload: p.Payload, QoS: p.QoS, From: "link:" + l.cfg.Name,
+		ContentType: p.Properties.ContentType, CorrelationData: p.Properties.CorrelationData,
+		ResponseTopic: l.replyTopic(l.cfg.Send, p.Properties.ResponseTopic),
+		Text:          p.Properties.PayloadFormat != nil && *p.Properties.PayloadFormat == 1,
+	}
+	if s := p.Properties.MessageExpiry; s != nil {
+		m.Expires = now.Add(time.Duration(*s) * time.Second)
+	}
+	for _, u := range p.Properties.User {
+		m.Properties = append(m.Properties, storequeue.Property{Key: u.Key, Value: u.Value})
+	}
+	return m, true
+}

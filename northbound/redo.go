@@ -1,0 +1,111 @@
+package northbound
+
+import "github.com/headgate-io/headgate/storequeue"
+
+// A redo is what is known of messages behind the cursor's gap when they come
+// from the source again: after a refusal, or on a new connection. It is for
+// one goroutine at a time, and holds no more than a window does.
+type redo struct {
+	known   map[uint64]slotState // slotDone, or slotLeft
+	until   uint64               // the newest of them
+	moved   map[string]struct{}  // topics with a message sent again: those behind it follow
+	strikes map[uint64]int       // final refusals by message
+	dead    map[uint64]byte      // what goes into quarantine, and why
+}
+
+func newRedo() redo {
+	return redo{
+		known: map[uint64]slotState{}, moved: map[string]struct{}{},
+		strikes: map[uint64]int{}, dead: map[uint64]byte{},
+	}
+}
+
+const maxStrikes = 3
+
+// take learns from what a window held after cursor. It returns the code of a
+// refusal that asks for time, or zero.
+func (r *redo) take(cursor uint64, rest []slot) (later byte) {
+	r.forget(cursor)
+	for _, s := range rest {
+		r.until = max(r.until, s.seq)
+		switch {
+		case s.finished():
+			r.known[s.seq] = s.state
+		case s.state == slotRefused && !refusedForGood(s.code):
+			later = s.code
+		case s.state == slotRefused:
+			if r.strikes[s.seq]++; r.strikes[s.seq] >= maxStrikes {
+				r.dead[s.seq] = s.code
+			}
+		}
+	}
+	return later
+}
+
+// forget drops what the cursor has passed.
+func (r *redo) forget(cursor uint64) {
+	for seq := range r.strikes {
+		if seq <= cursor {
+			delete(r.strikes, seq)
+			delete(r.dead, seq)
+		}
+	}
+	if cursor >= r.until {
+		clear(r.known)
+		clear(r.moved)
+	}
+}
+
+type verdict byte
+
+const (
+	sendIt verdict = iota
+	sendDone
+	sendLeft
+	sendNever
+)
+
+// verdict says what to do with a message in this pass.
+func (r *redo) verdict(m *storequeue.Message) verdict {
+	if m.Seq > r.until {
+		if len(r.known) > 0 {
+			clear(r.known)
+		}
+		if len(r.moved) > 0 {
+			clear(r.moved)
+		}
+		return sendIt
+	}
+	if _, ok := r.dead[m.Seq]; ok {
+		if r.known[m.Seq] == slotLeft {
+			return sendLeft
+		}
+		return sendNever
+	}
+	_, moved := r.moved[m.Topic]
+	switch known := r.known[m.Seq]; {
+	case known == slotLeft:
+		return sendLeft
+	case known == slotDone && !moved:
+		return sendDone
+	}
+	r.moved[m.Topic] = struct{}{}
+	return sendIt
+}
+
+// blame marks the only message in flight as refused, if there is just one.
+func blame(rest []slot, code byte) {
+	var only *slot
+	for i := range rest {
+		if rest[i].state != slotSent {
+			continue
+		}
+		if only != nil {
+			return
+		}
+		only = &rest[i]
+	}
+	if only != nil {
+		only.state, only.code = slotRefused, code
+	}
+}

@@ -1,0 +1,83 @@
+package northbound
+
+import "strings"
+
+// A Route says which topics pass and under what name. Placeholders are already
+// replaced. Topics and Except are filters on the name before renaming; Strip
+// is taken from its front, then Prefix is put there.
+type Route struct {
+	Topics, Except []string
+	QoS            byte // at most; above 1 counts as 1
+	Strip, Prefix  string
+}
+
+func (r *Route) qos() byte { return min(r.QoS, 1) }
+
+// takes reports whether the route applies to a topic.
+func (r *Route) takes(match func(filter, topic string) bool, topic string) bool {
+	for _, f := range r.Topics {
+		if !match(sharedFilter(f), topic) {
+			continue
+		}
+		for _, e := range r.Except {
+			if match(e, topic) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// sharedFilter is the filter inside "$share/group/filter" [MQTT-4.8.2].
+func sharedFilter(f string) string {
+	if rest, ok := strings.CutPrefix(f, "$share/"); ok {
+		_, f, _ = strings.Cut(rest, "/")
+	}
+	return f
+}
+
+func (r *Route) rename(topic string) string {
+	return r.Prefix + strings.TrimPrefix(topic, r.Strip)
+}
+
+// original undoes rename.
+func (r *Route) original(topic string) (string, bool) {
+	rest, ok := strings.CutPrefix(topic, r.Prefix)
+	return r.Strip + rest, ok
+}
+
+// find returns the first route that takes a topic, or nil.
+func (l *Link) find(routes []Route, topic string) *Route {
+	for i := range routes {
+		if routes[i].takes(l.cfg.Match, topic) {
+			return &routes[i]
+		}
+	}
+	return nil
+}
+
+// Wants reports whether a send route takes a topic, and at which QoS it would
+// be sent. It is pure and does not allocate. Access rules are asked elsewhere.
+func (l *Link) Wants(topic string) (qos byte, ok bool) {
+	r := l.find(l.cfg.Send, topic)
+	if r == nil {
+		return 0, false
+	}
+	return r.qos(), true
+}
+
+// replyTopic translates a response topic: what is published there on this side
+// must come out on the other side under the name that was asked for. back are
+// the routes that an answer takes. A name that none of them yields stays.
+func (l *Link) replyTopic(back []Route, topic string) string {
+	if topic == "" {
+		return ""
+	}
+	for i := range back {
+		if t, ok := back[i].original(topic); ok && l.find(back, t) == &back[i] {
+			return t
+		}
+	}
+	return topic
+}

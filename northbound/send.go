@@ -1,0 +1,230 @@
+package northbound
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/eclipse/paho.golang/packets"
+
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// A sender takes messages from the source to one connection.
+type sender struct {
+	*connection
+	link  *Link
+	after uint64  // sent up to here
+	pause backoff // while the server refuses for now
+	done  uint64  // where the cursor stood at the last pause
+}
+
+const (
+	nextMax   = 256
+	maxString = math.MaxUint16 // bytes [MQTT-1.5.4]
+	propID    = "hg-id"
+)
+
+// run sends until ctx ends, and then returns nil. What was written has left
+// when it returns.
+func (s *sender) run(ctx context.Context) error {
+	for {
+		msgs, err := s.next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("%w: %w", errSource, err)
+		}
+		s.conn.cork()
+		for i := range msgs {
+			if !s.admitted(ctx) {
+				break
+			}
+			s.send(&msgs[i])
+			s.after = msgs[i].Seq
+		}
+		s.flush()
+		if s.window.refused() {
+			s.rewind(ctx)
+		}
+	}
+}
+
+// next returns nothing when a refusal came while waiting.
+func (s *sender) next(ctx context.Context) ([]storequeue.Message, error) {
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !s.window.onRefusal(cancel) {
+		return nil, nil
+	}
+	defer s.window.onRefusal(nil)
+	msgs, err := s.link.source.Next(wait, s.after, nextMax)
+	if wait.Err() != nil {
+		return nil, nil
+	}
+	return msgs, err
+}
+
+// admitted waits for room, and says no when a refusal or the end came first.
+func (s *sender) admitted(ctx context.Context) bool {
+	for !s.window.admits() {
+		s.flush()
+		if s.window.refused() {
+			return false
+		}
+		if s.window.admits() { // what left by flushing made room
+			break
+		}
+		select {
+		case <-s.window.wake:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	s.conn.cork()
+	return ctx.Err() == nil
+}
+
+// flush lets everything written leave; what was sent at QoS 0 is done by that.
+func (s *sender) flush() {
+	if s.conn.uncork() == nil {
+		s.link.status.acked.Add(uint64(s.window.flushed()))
+		s.link.advance(s.window)
+	}
+}
+
+// send puts one message on the connection, or leaves it out and counts it. A
+// write error ends the connection, and with it the sender.
+func (s *sender) send(m *storequeue.Message) {
+	l := s.link
+	now := time.Now()
+	route := l.find(l.cfg.Send, m.Topic)
+	switch l.redo.verdict(m) {
+	case sendDone:
+		s.window.add(m.Seq, slotDone)
+		return
+	case sendLeft:
+		s.window.add(m.Seq, slotLeft)
+		return
+	case sendNever:
+		s.quarantine(m, l.redo.dead[m.Seq])
+		return
+	}
+	switch {
+	case route == nil || !l.cfg.Leaves(m.Topic):
+		l.status.skipped.Add(1)
+		s.window.add(m.Seq, slotLeft)
+		if muted, ok := l.status.skipLog.allow(); ok {
+			l.log.Warn("stored messages may not leave any more: dropped", "topic", m.Topic, "muted", muted)
+		}
+		return
+	case !m.Expires.IsZero() && !now.Before(m.Expires):
+		l.status.expired.Add(1)
+		s.window.add(m.Seq, slotLeft)
+		return
+	}
+	p := l.packet(m, route, now)
+	p.Retain = p.Retain && s.retain
+	switch {
+	case p.Topic == "" || len(p.Topic) > maxString:
+		s.quarantine(m, packets.PubackTopicNameInvalid)
+	case s.maxSize < math.MaxInt && size(p) > s.maxSize:
+		s.quarantine(m, packets.DisconnectPacketTooLarge)
+	case p.QoS == 0:
+		s.window.add(m.Seq, slotWritten)
+		s.write(p)
+	default:
+		p.PacketID = s.window.add(m.Seq, slotSent)
+		s.write(p)
+	}
+}
+
+func (s *sender) write(p *packets.Publish) {
+	if _, err := p.WriteTo(s.conn); err == nil {
+		s.link.status.sent.Add(1)
+	}
+}
+
+// quarantine takes a message out of the way for good.
+func (s *sender) quarantine(m *storequeue.Message, code byte) {
+	l := s.link
+	l.status.quarantined.Add(1)
+	if muted, ok := l.status.quarantineLog.allow(); ok {
+		l.log.Error("message quarantined: the cloud will not take it", "topic", m.Topic, "seq", m.Seq,
+			"bytes", len(m.Payload), "code", codeText(code), "muted", muted)
+	}
+	if l.cfg.Quarantine != nil {
+		l.cfg.Quarantine(*m, code)
+	}
+	s.window.add(m.Seq, slotLeft)
+}
+
+// rewind goes back to the oldest message that is not done, once everything
+// sent has its answer. If the server asked for time it gets it.
+func (s *sender) rewind(ctx context.Context) {
+	for s.window.unanswered() > 0 {
+		select {
+		case <-s.window.wake:
+		case <-ctx.Done():
+			return
+		}
+	}
+	rest := s.window.reset()
+	s.after = s.window.done()
+	s.link.advance(s.window)
+	later := s.link.redo.take(s.after, rest)
+	if later == 0 {
+		return
+	}
+	if s.after > s.done {
+		s.pause.reset()
+	}
+	s.done = s.after
+	s.window.slow()
+	s.link.status.note(fmt.Sprintf("the server refuses messages for now (%s): they wait here; look at its quota and its log", codeText(later)))
+	s.pause.wait(ctx)
+}
+
+// packet is the message as the cloud shall see it.
+func (l *Link) packet(m *storequeue.Message, r *Route, now time.Time) *packets.Publish {
+	p := &packets.Properties{
+		ContentType:     m.ContentType,
+		ResponseTopic:   l.replyTopic(l.cfg.Receive, m.ResponseTopic),
+		CorrelationData: m.CorrelationData,
+		User:            make([]packets.User, 1, 1+len(m.Properties)),
+	}
+	if m.Text {
+		p.PayloadFormat = &textFormat
+	}
+	if !m.Expires.IsZero() { // [MQTT-3.3.2-6]
+		left := uint32(min((m.Expires.Sub(now)+time.Second-1)/time.Second, math.MaxUint32))
+		p.MessageExpiry = &left
+	}
+	p.User[0] = packets.User{Key: propID, Value: l.idPrefix + strconv.FormatUint(m.Seq, 10)}
+	for _, u := range m.Properties {
+		if u.Key == propID && strings.HasPrefix(u.Value, l.ownPrefix) {
+			continue // nobody else gives ids in our name
+		}
+		p.User = append(p.User, packets.User{Key: u.Key, Value: u.Value})
+	}
+	return &packets.Publish{Topic: r.rename(m.Topic), QoS: r.qos(), Retain: m.Retain, Properties: p, Payload: m.Payload}
+}
+
+var textFormat byte = 1 // never written to
+
+// size is the length of a packet on the wire.
+func size(p *packets.Publish) int {
+	n := 0
+	for _, b := range p.Buffers() {
+		n += len(b)
+	}
+	header := 2
+	for v := n; v >= 128; v /= 128 {
+		header++
+	}
+	return header + n
+}

@@ -1,0 +1,108 @@
+package northbound
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats is a snapshot for people and metrics. Counts are since NewLink.
+type Stats struct {
+	Connected   bool
+	Since       time.Time // of the present state
+	Server      string    // host:port of the present or last connection
+	Reconnects  uint64    // connections after the first
+	LastError   string    // why the link went or is down; empty after a connect
+	LastErrorAt time.Time
+
+	Sent        uint64 // PUBLISH packets, repeats included
+	Acked       uint64 // acknowledged by the cloud, or written at QoS 0
+	InFlight    int    // sent and not acknowledged
+	Skipped     uint64 // no rule or route lets them leave any more
+	Expired     uint64 // too old when their turn came
+	Quarantined uint64
+	Refused     map[byte]uint64 // by the cloud's reason code, each refusal counted
+
+	Received uint64 // handed on
+	Unwanted uint64 // from the cloud: retained, without a route, or with an impossible name
+	Looped   uint64 // came back from the cloud with this gateway's hg-id
+}
+
+type status struct {
+	sent, acked, skipped, expired, quarantined atomic.Uint64
+	received, unwanted, looped                 atomic.Uint64
+
+	mu          sync.Mutex // covers the fields below
+	window      *window    // of the present connection; nil when down
+	since       time.Time
+	server      string
+	connects    uint64
+	lastError   string
+	lastErrorAt time.Time
+	reported    string // the last reason that was logged
+	refused     map[byte]uint64
+
+	skipLog, quarantineLog, unwantedLog, loopLog throttle
+}
+
+// Stats returns the numbers of this moment.
+func (l *Link) Stats() Stats {
+	s := &l.status
+	st := Stats{
+		Sent: s.sent.Load(), Acked: s.acked.Load(), Skipped: s.skipped.Load(),
+		Expired: s.expired.Load(), Quarantined: s.quarantined.Load(),
+		Received: s.received.Load(), Unwanted: s.unwanted.Load(), Looped: s.looped.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Connected, st.Since, st.Server = s.window != nil, s.since, s.server
+	st.Reconnects = max(s.connects, 1) - 1
+	st.LastError, st.LastErrorAt = s.lastError, s.lastErrorAt
+	st.Refused = maps.Clone(s.refused)
+	if s.window != nil {
+		st.InFlight = s.window.unanswered()
+	}
+	return st
+}
+
+func (s *status) up(server string, w *window) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window, s.since, s.server = w, time.Now(), server
+	s.connects++
+	s.lastError, s.reported = "", ""
+}
+
+// down notes why the link is down and reports whether it is another one than before.
+func (s *status) down(reason string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.window != nil {
+		s.window, s.since = nil, now
+	}
+	if reason == "" {
+		return false // on purpose
+	}
+	s.lastError, s.lastErrorAt = reason, now
+	news := s.reported != reason
+	s.reported = reason
+	return news
+}
+
+// note records trouble that does not end the link.
+func (s *status) note(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastError, s.lastErrorAt = text, time.Now()
+}
+
+func (s *status) refuse(code byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		s.refused = map[byte]uint64{}
+	}
+	s.refused[code]++
+}

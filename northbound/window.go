@@ -1,0 +1,189 @@
+package northbound
+
+import "sync"
+
+// A window is what was sent on one connection, in order, up to the oldest
+// message that is not done. It never blocks; wake tells that something changed.
+type window struct {
+	wake chan struct{} // room for one: told twice is harmless
+
+	mu        sync.Mutex // covers the fields below; held for moments only
+	ring      []slot     // a message's packet id is its index + 1
+	head, n   int
+	open      int // messages without an answer
+	written   int // messages in slotWritten
+	limit     int // of open: begins at 1, rises by one with each acknowledgement
+	max       int // of limit: the server's Receive Maximum [MQTT-4.9.0-2]
+	cursor    uint64
+	answers   uint64 // counts PUBACKs, to see whether they still come
+	refusals  bool   // something was refused: send nothing more before a rewind
+	interrupt func() // called once at the first refusal
+}
+
+type slot struct {
+	seq   uint64
+	state slotState
+	code  byte // why it was refused
+}
+
+func (s *slot) finished() bool { return s.state == slotDone || s.state == slotLeft }
+
+type slotState byte
+
+const (
+	slotSent    slotState = iota + 1 // at QoS 1
+	slotWritten                      // at QoS 0, into the connection's buffer
+	slotDone
+	slotLeft // left out: counted, never sent
+	slotRefused
+)
+
+// newWindow makes a window that starts behind cursor and never has more than
+// max messages unanswered. Messages that are done take a place until those
+// before them are: hence the larger ring.
+func newWindow(cursor uint64, max int) *window {
+	return &window{
+		wake: make(chan struct{}, 1),
+		ring: make([]slot, 4*max), limit: 1, max: max, cursor: cursor,
+	}
+}
+
+func (w *window) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// admits reports whether another message may be sent now. It is false for good
+// after a refusal, until reset.
+func (w *window) admits() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.n == len(w.ring) {
+		w.settle()
+	}
+	return !w.refusals && w.open < w.limit && w.n < len(w.ring)
+}
+
+// add appends a message and returns its packet id. admits must have said yes.
+func (w *window) add(seq uint64, state slotState) (id uint16) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := (w.head + w.n) % len(w.ring)
+	w.ring[i] = slot{seq: seq, state: state}
+	w.n++
+	switch state {
+	case slotSent:
+		w.open++
+	case slotWritten:
+		w.written++
+	}
+	return uint16(i + 1)
+}
+
+// answer takes a PUBACK and reports whether it answers something.
+func (w *window) answer(id uint16, code byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := int(id) - 1
+	if i < 0 || i >= len(w.ring) || w.ring[i].state != slotSent {
+		return false
+	}
+	w.answers++
+	w.open--
+	if code < 0x80 {
+		w.ring[i].state = slotDone
+		w.limit = min(w.limit+1, w.max)
+		return true
+	}
+	w.ring[i].state, w.ring[i].code = slotRefused, code
+	w.refusals = true
+	if w.interrupt != nil {
+		w.interrupt()
+		w.interrupt = nil
+	}
+	return true
+}
+
+// flushed says that everything written so far has left, and returns how many
+// messages are done by that.
+func (w *window) flushed() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := 0; w.written > 0; i++ {
+		if s := &w.ring[(w.head+i)%len(w.ring)]; s.state == slotWritten {
+			s.state = slotDone
+			w.written--
+			n++
+		}
+	}
+	return n
+}
+
+// done moves over the longest finished prefix and returns where it ends.
+func (w *window) done() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settle()
+	return w.cursor
+}
+
+func (w *window) settle() {
+	for w.n > 0 && w.ring[w.head].finished() {
+		w.cursor = w.ring[w.head].seq
+		w.ring[w.head] = slot{}
+		w.head = (w.head + 1) % len(w.ring)
+		w.n--
+	}
+}
+
+// onRefusal has fn called at the next refusal; nil takes it back. It returns
+// false if there was one already.
+func (w *window) onRefusal(fn func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.interrupt = fn
+	return !w.refusals
+}
+
+// reset empties the window back to the cursor and returns what stood in it, in
+// order. After it, answers to what was sent before are unknown; so it is for
+// when all have come, or the connection is gone.
+func (w *window) reset() []slot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settle()
+	rest := make([]slot, 0, w.n)
+	for i := range w.n {
+		rest = append(rest, w.ring[(w.head+i)%len(w.ring)])
+	}
+	clear(w.ring)
+	w.n, w.open, w.written, w.refusals = 0, 0, 0, false
+	return rest
+}
+
+// slow begins again with one message at a time.
+func (w *window) slow() {
+	w.mu.Lock()
+	w.limit = 1
+	w.mu.Unlock()
+}
+
+func (w *window) unanswered() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.open
+}
+
+func (w *window) refused() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refusals
+}
+
+func (w *window) answered() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.answers
+}
