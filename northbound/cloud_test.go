@@ -38,8 +38,7 @@ type cloud struct {
 	pubacks  []uint16 // from the link
 	states   []string
 	byes     []byte // codes of DISCONNECT
-	open     int    // PUBLISH without an answer
-	maxOpen  int
+	maxOpen  []int  // most PUBLISH without an answer, by connection
 	done     sync.WaitGroup
 }
 
@@ -57,6 +56,8 @@ type cloudConn struct {
 	net.Conn
 	acks chan ack      // closed when reading ends
 	gone chan struct{} // closed then too
+	nr   int           // index in maxOpen
+	open int           // PUBLISH without an answer; covered by mu
 }
 
 type ack struct {
@@ -97,9 +98,10 @@ func (c *cloud) at(s step) bool {
 }
 
 func (c *cloud) serve(nc net.Conn) {
-	conn := &cloudConn{c, packets.NewThreadSafeConn(nc), make(chan ack, 70000), make(chan struct{})}
+	conn := &cloudConn{cloud: c, Conn: packets.NewThreadSafeConn(nc), acks: make(chan ack, 70000), gone: make(chan struct{})}
 	c.mu.Lock()
-	c.open = 0
+	conn.nr = len(c.maxOpen)
+	c.maxOpen = append(c.maxOpen, 0)
 	c.mu.Unlock()
 	var acker sync.WaitGroup
 	acker.Go(conn.answer)
@@ -175,7 +177,7 @@ func (c *cloudConn) publish(p *packets.Publish) bool {
 	n := len(c.got)
 	if p.QoS > 0 {
 		c.open++
-		c.maxOpen = max(c.maxOpen, c.open)
+		c.maxOpen[c.nr] = max(c.maxOpen[c.nr], c.open)
 	}
 	c.mu.Unlock()
 	if c.at(atPublish) {

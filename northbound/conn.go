@@ -16,6 +16,7 @@ type conn struct {
 	net.Conn               // TLS, as a rule
 	raw      net.Conn      // beneath TLS
 	timeout  time.Duration // of a write
+	hold     func()        // called by the reader at each Read; may make it wait
 	idle     func()        // called by the reader before it waits for the network
 	fail     func(error)   // told of the first error
 
@@ -34,7 +35,7 @@ const (
 )
 
 func newConn(nc net.Conn, timeout time.Duration, fail func(error)) *conn {
-	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, idle: func() {}}
+	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, hold: func() {}, idle: func() {}}
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		c.raw = t.NetConn()
 	}
@@ -57,6 +58,7 @@ func (c *conn) send(p []byte) (int, error) {
 
 // Read is for one goroutine at a time.
 func (c *conn) Read(p []byte) (int, error) {
+	c.hold()
 	if c.in.Buffered() == 0 {
 		c.idle()
 	}

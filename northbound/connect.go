@@ -23,6 +23,7 @@ type connection struct {
 	fail    func(error) // ends it; the first reason counts
 	maxSize int         // of a packet to the server
 	retain  bool        // the server takes retained messages
+	qos1    bool        // the server takes QoS 1
 }
 
 const (
@@ -60,7 +61,10 @@ func (l *Link) serve(ctx, life context.Context, c *connection) error {
 	sending, stop := context.WithCancel(life)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
-	err := l.greet(sending, c)
+	err := errQoS
+	if c.qos1 || !l.sendsQoS1() {
+		err = l.greet(sending, c)
+	}
 	if err == nil {
 		s := &sender{link: l, connection: c, after: c.window.done()}
 		ended := make(chan error, 1)
@@ -147,6 +151,13 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 		answered: l.answered, fail: fail, lost: life.Done(),
 		requests: map[uint16]chan<- packets.ControlPacket{},
 	}
+	started := make(chan struct{}) // closed once paho has started all its goroutines
+	defer close(started)           // a failure before that races with its own Connect
+	c.conn.hold = func() {
+		if s.window != nil {
+			<-started
+		}
+	}
 	c.conn.idle = func() {
 		if s.window != nil {
 			l.advance(s.window)
@@ -155,7 +166,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 	}
 	c.client = paho.NewClient(paho.ClientConfig{
 		Conn: c.conn, Session: s,
-		PingHandler: pinger{paho.NewDefaultPinger(), fail},
+		PingHandler: pinger{paho.NewDefaultPinger(), fail, started},
 		AuthHandler: noAuth{},
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 			func(p paho.PublishReceived) (bool, error) { return true, l.receive(life, p, fail) },
@@ -168,11 +179,6 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 	if ack != nil && ack.ReasonCode >= 0x80 {
 		l.plainWill = l.plainWill || ack.ReasonCode == packets.ConnackRetainNotSupported
 		return nil, &connackError{ack.ReasonCode, ack.Properties.ReasonString, l.cfg.ClientID}
-	}
-	if err == nil && ack.Properties.MaximumQoS != nil && *ack.Properties.MaximumQoS == 0 && l.sendsQoS1() {
-		c.conn.Close()
-		<-c.client.Done()
-		return nil, errQoS
 	}
 	return c, err
 }
@@ -198,6 +204,7 @@ func (l *Link) begin(c *connection, ack *packets.Connack) *window {
 		c.maxSize = int(*p.MaximumPacketSize)
 	}
 	c.retain = p.RetainAvailable == nil || *p.RetainAvailable == 1
+	c.qos1 = p.MaximumQOS == nil || *p.MaximumQOS > 0
 	c.window = newWindow(l.source.Acked(), min(limit, l.cfg.InFlight))
 	return c.window
 }
@@ -329,11 +336,13 @@ func (l *Link) answered(code byte) {
 // A pinger is paho's, whose verdict is heard at once.
 type pinger struct {
 	*paho.DefaultPinger
-	fail func(error)
+	fail    func(error)
+	started <-chan struct{}
 }
 
 // Run pings until ctx ends or an answer stays out.
 func (p pinger) Run(ctx context.Context, nc net.Conn, keepAlive uint16) error {
+	<-p.started
 	err := p.DefaultPinger.Run(ctx, nc, keepAlive)
 	if err != nil {
 		p.fail(fmt.Errorf("%w: %w", errSilent, err))

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/mqtt"
 )
 
@@ -149,5 +150,31 @@ func TestSubscriptionLimit(t *testing.T) {
 	want := []mqtt.ReasonCode{0, mqtt.TopicFilterInvalid, 0, 0, mqtt.QuotaExceeded}
 	if got := expect[*mqtt.Suback](c).Codes; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// panicking has a defect.
+type panicking struct{ password }
+
+func (p panicking) Allow(id access.Identity, action access.Action, topic string) bool {
+	if topic == "panic" {
+		panic("a defect")
+	}
+	return p.password.Allow(id, action, topic)
+}
+
+func TestPanicCostsOneConnection(t *testing.T) {
+	h := open(t, Limits{})
+	h.b.access = panicking{password{h.gate}}
+	good := h.login(mqtt.V5, "bob", "good")
+	c := h.login(mqtt.V5, "alice", "a", durable)
+	c.send(&mqtt.Publish{Topic: []byte("panic")})
+	if code := c.expectClosed(); code != mqtt.UnspecifiedError {
+		t.Errorf("got %v", code)
+	}
+	good.ping()
+	h.login(mqtt.V5, "alice", "a", durable).ping()
+	if n := h.b.stats.panics.Swap(0); n != 1 {
+		t.Errorf("%d panics counted", n)
 	}
 }

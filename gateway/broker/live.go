@@ -61,19 +61,12 @@ func index(b bool) int {
 
 func (l *live) encode(v mqtt.Version, m *storequeue.Message, retain bool, ids []uint32) span {
 	start := len(l.buf)
-	l.buf = appendPublish(l.buf, v, &l.scratch, m, retain, ids)
-	return span{start, len(l.buf)}
-}
-
-// appendPublish encodes m as a PUBLISH with QoS 0, using p.
-func appendPublish(dst []byte, v mqtt.Version, p *mqtt.Publish, m *storequeue.Message, retain bool, ids []uint32) []byte {
-	setPublish(p, m, time.Now())
-	p.Retain, p.SubscriptionIDs = retain, ids
-	b, err := mqtt.Append(dst, v, p)
-	if err != nil { // no message that was decoded or checked can do this
-		return dst
+	setPublish(&l.scratch, m, time.Now())
+	l.scratch.Retain, l.scratch.SubscriptionIDs = retain, ids
+	if b, err := mqtt.Append(l.buf, v, &l.scratch); err == nil { // an empty frame is not sent
+		l.buf = b
 	}
-	return b
+	return span{start, len(l.buf)}
 }
 
 // handOut puts a message into the outboxes of those who get it with QoS 0.

@@ -153,8 +153,8 @@ func (c *conn) refuse(p *mqtt.Publish, code mqtt.ReasonCode) error {
 		c.close(code)
 		return errGone
 	}
-	c.answers.now(mqtt.Ack{Kind: answerTo(p.QoS), PacketID: p.PacketID, Code: code})
 	c.answers.free()
+	c.answers.now(mqtt.Ack{Kind: answerTo(p.QoS), PacketID: p.PacketID, Code: code})
 	return nil
 }
 
@@ -272,14 +272,14 @@ func (c *conn) answer(p *publication, err error) {
 	if p.msg.QoS == 2 {
 		to = p.origin.stored(p.ack.PacketID, err == nil)
 	}
+	if p.msg.QoS == 1 || c.version == mqtt.V311 || err != nil {
+		c.answers.free() // before the client can know, and send the next
+	}
 	if to == c {
 		c.answers.commit(ack)
 	} else {
 		c.answers.commit(nil)
 		to.answerOther(ack)
-	}
-	if p.msg.QoS == 1 || c.version == mqtt.V311 || err != nil {
-		c.answers.free()
 	}
 	if ack == nil {
 		c.close(mqtt.UnspecifiedError)
@@ -294,9 +294,9 @@ func (c *conn) answerOther(ack *mqtt.Ack) {
 	case ack == nil:
 		c.close(mqtt.UnspecifiedError)
 	default:
-		c.answers.now(*ack)
 		if ack.Code.Failed() {
 			c.answers.free()
 		}
+		c.answers.now(*ack)
 	}
 }

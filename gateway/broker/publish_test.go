@@ -132,6 +132,16 @@ func TestReceiveMaximum(t *testing.T) {
 	}
 }
 
+// The place in the window is free before the client can know that it is.
+func TestReceiveMaximumOfOne(t *testing.T) {
+	h := open(t, Limits{ReceiveMaximum: 1})
+	c := h.login(mqtt.V5, "alice", "a")
+	for range 150 {
+		c.publish("a", "x", 1)
+		c.publish("a", "x", 2)
+	}
+}
+
 func TestQoS2StoredOnce(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v mqtt.Version) {
 		h := open(t, Limits{})

@@ -196,9 +196,14 @@ func TestWillDelay(t *testing.T) {
 	h.login(mqtt.V5, "alice", "a", delayed).nc.Close()
 	h.untilFree("a")
 	h.b.sweep(time.Now().Add(5 * time.Minute))
-	h.login(mqtt.V5, "alice", "a", delayed).nc.Close() // back in time: the first will is forgotten
+	back := h.login(mqtt.V5, "alice", "a", delayed) // in time: the will is forgotten
+	back.send(&mqtt.Disconnect{})
+	back.expectClosed()
 	h.untilFree("a")
+	h.b.sweep(time.Now().Add(11 * time.Minute))
 	s.ping()
+	h.login(mqtt.V5, "alice", "a", delayed).nc.Close()
+	h.untilFree("a")
 	h.b.sweep(time.Now().Add(11 * time.Minute))
 	s.expectMessage("gone")
 	h.login(mqtt.V5, "alice", "a", delayed).nc.Close()

@@ -97,19 +97,12 @@ func (b *Broker) claim(ctx context.Context, clientID, owner string, c *conn) (s 
 	}
 }
 
-// letGo ends a claim. With keep the session waits for its client until ends;
-// without, it is gone.
-func (b *Broker) letGo(s *session, keep bool) {
+// letGo ends a claim. The session waits for its client until its time is over.
+func (b *Broker) letGo(s *session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(s.free)
 	s.free, s.holder = nil, nil
-	if !keep {
-		if b.sessions[s.clientID] == s {
-			delete(b.sessions, s.clientID)
-		}
-		return
-	}
 	next := s.ends
 	if s.will != nil && s.willAt.Before(next) {
 		next = s.willAt
@@ -121,6 +114,14 @@ func (b *Broker) letGo(s *session, keep bool) {
 		default:
 		}
 	}
+}
+
+// drop ends a claim, and the session with it.
+func (b *Broker) drop(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(s.free)
+	delete(b.sessions, s.clientID)
 }
 
 // attach gives a connection its session [MQTT-3.1.2-4] [MQTT-3.1.2-5].
@@ -139,7 +140,7 @@ func (b *Broker) attach(ctx context.Context, c *conn, req *mqtt.Connect) (presen
 			b.publishWill(late)
 		}
 		if err := b.wipe(s); err != nil {
-			b.letGo(s, true)
+			b.letGo(s)
 			return false, err
 		}
 		s = b.replace(s, c)
@@ -188,7 +189,7 @@ func (b *Broker) detach(c *conn) {
 		if err := b.wipe(s); err != nil {
 			b.log.Error("end session", "client", s.clientID, "error", err)
 		}
-		b.letGo(s, false)
+		b.drop(s)
 		return
 	}
 	now := time.Now()
@@ -198,7 +199,7 @@ func (b *Broker) detach(c *conn) {
 		s.will, s.willAt = w, now.Add(min(w.delay, s.expiry))
 	}
 	b.mu.Unlock()
-	b.letGo(s, true)
+	b.letGo(s)
 }
 
 // wipe takes a session out of everything that knows it but the table of

@@ -163,23 +163,29 @@ func (c *conn) sendRetained(sub *subscription) {
 	}
 	now := time.Now()
 	for _, m := range c.b.retained.match(sub.match) {
-		if expired(m, now) || !c.may(access.Subscribe, m.Topic) || !c.b.mayStand(m) {
-			continue
+		switch {
+		case expired(m, now) || !c.may(access.Subscribe, m.Topic) || !c.b.mayStand(m):
+		case m.QoS == 0 || sub.qos == 0:
+			c.sendRetainedLive(sub, m, now)
+		default:
+			again := *m
+			again.For = []storequeue.Mark{{Reader: sub.reader, QoS: sub.qos, Flags: viaRetained}}
+			c.b.queue.Submit(&again, c.retainedStored)
 		}
-		if m.QoS == 0 || sub.qos == 0 {
-			var ids []uint32
-			if sub.id != 0 {
-				ids = []uint32{sub.id}
-			}
-			frame := appendPublish(nil, c.version, new(mqtt.Publish), m, true, ids)
-			if c.fits(len(frame)) && c.out.frameWait(c.quit, frame) {
-				c.b.stats.delivered.Add(1)
-			}
-			continue
-		}
-		again := *m
-		again.For = []storequeue.Mark{{Reader: sub.reader, QoS: sub.qos, Flags: viaRetained}}
-		c.b.queue.Submit(&again, c.retainedStored)
+	}
+}
+
+// sendRetainedLive waits for room: it holds up nobody but this client.
+func (c *conn) sendRetainedLive(sub *subscription, m *storequeue.Message, now time.Time) {
+	var p mqtt.Publish
+	setPublish(&p, m, now)
+	p.Retain = true
+	if sub.id != 0 {
+		p.SubscriptionIDs = []uint32{sub.id}
+	}
+	frame, err := mqtt.Append(nil, c.version, &p)
+	if err == nil && c.fits(len(frame)) && c.out.frameWait(c.quit, frame) {
+		c.b.stats.delivered.Add(1)
 	}
 }
 

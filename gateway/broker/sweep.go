@@ -77,11 +77,15 @@ func (b *Broker) settleSweep(ended []*session, wills []*will, changes []storeque
 		b.publishWill(w)
 	}
 	for _, s := range ended {
-		err := b.wipe(s)
-		if err != nil {
+		if err := b.wipe(s); err != nil {
 			b.log.Error("end session: trying again", "client", s.clientID, "error", err)
+			b.mu.Lock()
+			s.ends = time.Now().Add(maxSweep)
+			b.mu.Unlock()
+			b.letGo(s)
+			continue
 		}
-		b.letGo(s, err != nil)
+		b.drop(s)
 	}
 	if len(changes) > 0 {
 		if err := b.queue.SetState(changes...); err != nil {
