@@ -49,7 +49,7 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger // default: discard
 
-	MaxBackoff time.Duration // of links; default northbound's
+	MaxPause time.Duration // of links between attempts; default northbound's
 }
 
 // A Gateway is the whole house. Its methods are safe for concurrent use.
@@ -235,6 +235,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return socket.Run(ctx) })
 	group.Go(func() error { return g.announce(ctx) })
 	group.Go(func() error { return g.watchDisk(ctx) })
+	group.Go(func() error { return g.watchUsers(ctx) })
 	err := group.Wait()
 	return errors.Join(err, g.Close())
 }
@@ -247,6 +248,32 @@ func (g *Gateway) watchDisk(ctx context.Context) error {
 		return g.queue.Err()
 	case <-ctx.Done():
 		return nil
+	}
+}
+
+// watchUsers cuts, within a second, whoever was removed or lost a role. New
+// users need nobody's help: they are looked up when they come.
+func (g *Gateway) watchUsers(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	changed := func() time.Time {
+		fi, err := os.Stat(UsersFile(g.cfg))
+		if err != nil {
+			return time.Time{} // a file that went has changed
+		}
+		return fi.ModTime()
+	}
+	last := changed()
+	for {
+		select {
+		case <-tick.C:
+			if now := changed(); now != last {
+				last = now
+				g.broker.Recheck(g.gate.Current)
+			}
+		case <-ctx.Done():
+			return nil
+		}
 	}
 }
 

@@ -68,7 +68,7 @@ func (g *Gateway) forgetLinks() error {
 func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 	return northbound.Config{
 		Name: cfg.Name, Gateway: g.cfg.Gateway.ID, Epoch: g.queue.Epoch(),
-		Servers: cfg.Servers, ClientID: cfg.ClientID, KeepAlive: cfg.KeepAlive, SessionExpiry: cfg.SessionExpiry,
+		Servers: cfg.Servers, ClientID: cfg.ClientID, KeepAlive: cfg.KeepAlive, SessionExpiry: cfg.SessionExpiry, MaxPause: g.opt.MaxPause,
 		Send: routes(cfg.Send), Receive: routes(cfg.Receive),
 		Match:  mqtt.Match,
 		Leaves: func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },

@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"sync"
@@ -20,8 +21,9 @@ type conn struct {
 	idle     func()        // called by the reader before it waits for the network
 	fail     func(error)   // told of the first error
 
-	in    *bufio.Reader
-	frame frame
+	in     *bufio.Reader
+	frame  frame
+	puback func(id uint16) bool // takes a plain PUBACK, or leaves it to the client
 
 	mu     sync.Mutex // covers out and corked; held over writes, so that packets stay whole
 	out    *bufio.Writer
@@ -35,7 +37,7 @@ const (
 )
 
 func newConn(nc net.Conn, timeout time.Duration, fail func(error)) *conn {
-	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, hold: func() {}, idle: func() {}}
+	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, hold: func() {}, idle: func() {}, puback: func(uint16) bool { return false }}
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		c.raw = t.NetConn()
 	}
@@ -59,8 +61,14 @@ func (c *conn) send(p []byte) (int, error) {
 // Read is for one goroutine at a time.
 func (c *conn) Read(p []byte) (int, error) {
 	c.hold()
-	if c.in.Buffered() == 0 {
-		c.idle()
+	for more := true; more; more = c.takePubacks() {
+		if c.in.Buffered() == 0 {
+			c.idle()
+			if _, err := c.in.Peek(1); err != nil {
+				c.fail(err)
+				return 0, err
+			}
+		}
 	}
 	n, err := c.in.Read(p)
 	if bad := c.frame.pass(p[:n]); bad != nil {
@@ -70,6 +78,25 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.fail(err)
 	}
 	return n, err
+}
+
+const (
+	pubackFirst = 0x40
+	pubackPlain = 4 // bytes of a PUBACK that says nothing but its packet id [MQTT-3.4.2-1]
+)
+
+// takePubacks takes plain PUBACKs off the front of what was read; they are by
+// far the most packets, and the client would spend more than a kilobyte on
+// each. It reports whether nothing is left to read.
+func (c *conn) takePubacks() bool {
+	for c.frame.between() && c.in.Buffered() >= pubackPlain {
+		b, err := c.in.Peek(pubackPlain)
+		if err != nil || b[0] != pubackFirst || b[1] != 2 || !c.puback(binary.BigEndian.Uint16(b[2:])) {
+			return false
+		}
+		c.in.Discard(pubackPlain)
+	}
+	return c.in.Buffered() == 0
 }
 
 // Lock and Unlock go around all writes of one packet; paho calls them.
@@ -90,6 +117,17 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.broken(err)
 	}
 	return n, err
+}
+
+// writePacket writes a packet of ours in two parts.
+func (c *conn) writePacket(head, body []byte) error {
+	c.Lock()
+	defer c.Unlock()
+	if _, err := c.Write(head); err != nil {
+		return err
+	}
+	_, err := c.Write(body)
+	return err
 }
 
 // cork gathers packets until uncork. Whoever corks must not wait for anything
@@ -142,6 +180,9 @@ type frame struct {
 	shift  uint // of the next length byte
 	header bool // the first byte was seen, the length is not complete
 }
+
+// between reports whether the next byte begins a packet.
+func (f *frame) between() bool { return f.left == 0 && !f.header }
 
 // pass takes the next bytes and refuses a packet that is too large at the last
 // byte of its length.

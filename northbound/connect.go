@@ -164,6 +164,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 			s.window.signal()
 		}
 	}
+	c.conn.puback = s.puback
 	c.client = paho.NewClient(paho.ClientConfig{
 		Conn: c.conn, Session: s,
 		PingHandler: pinger{paho.NewDefaultPinger(), fail, started},

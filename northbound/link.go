@@ -34,6 +34,7 @@ type Config struct {
 	KeepAlive      time.Duration // default 30 s; whole seconds, rounded up
 	SessionExpiry  time.Duration // how long commands wait at the cloud; zero: not at all
 	ConnectTimeout time.Duration // per server, until its CONNACK; default 20 s
+	MaxPause       time.Duration // between attempts to connect; default 1 min
 	InFlight       int           // bound of unanswered messages beside the server's; default 1000
 
 	Send, Receive []Route
@@ -132,7 +133,7 @@ func (cfg *Config) check() error {
 // error means that the source cannot be read.
 func (l *Link) Run(ctx context.Context) error {
 	var (
-		retry  backoff
+		retry  = backoff{most: l.cfg.MaxPause}
 		server int
 		tried  []string // what went wrong since the last pause
 	)

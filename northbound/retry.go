@@ -14,13 +14,17 @@ const (
 )
 
 // A backoff is a pause with full jitter whose bound doubles from one second to
-// a minute. Its zero value is ready.
-type backoff struct{ bound time.Duration }
+// most, a minute if that is zero. Its zero value is ready.
+type backoff struct{ bound, most time.Duration }
 
 func (b *backoff) reset() { b.bound = 0 }
 
 func (b *backoff) next() time.Duration {
-	b.bound = min(max(2*b.bound, firstPause), maxPause)
+	most := b.most
+	if most <= 0 {
+		most = maxPause
+	}
+	b.bound = min(max(2*b.bound, firstPause), most)
 	return rand.N(b.bound)
 }
 

@@ -3,9 +3,6 @@ package northbound
 import (
 	"context"
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -20,13 +17,11 @@ type sender struct {
 	after uint64  // sent up to here
 	pause backoff // while the server refuses for now
 	done  uint64  // where the cursor stood at the last pause
+
+	props, head []byte // room to encode in
 }
 
-const (
-	nextMax   = 256
-	maxString = math.MaxUint16 // bytes [MQTT-1.5.4]
-	propID    = "hg-id"
-)
+const nextMax = 256
 
 // run sends until ctx ends, and then returns nil. What was written has left
 // when it returns.
@@ -127,24 +122,24 @@ func (s *sender) send(m *storequeue.Message) {
 		s.window.add(m.Seq, slotLeft)
 		return
 	}
-	p := l.packet(m, route, now)
-	p.Retain = p.Retain && s.retain
+	p, err := l.publication(m, route, now, s.props)
+	s.props = p.props
+	p.retain = p.retain && s.retain
 	switch {
-	case p.Topic == "" || len(p.Topic) > maxString:
+	case err != nil:
 		s.quarantine(m, packets.PubackTopicNameInvalid)
-	case s.maxSize < math.MaxInt && size(p) > s.maxSize:
+	case p.size() > s.maxSize:
 		s.quarantine(m, packets.DisconnectPacketTooLarge)
-	case p.QoS == 0:
-		s.window.add(m.Seq, slotWritten)
-		s.write(p)
+	case p.qos == 0:
+		s.write(&p, s.window.add(m.Seq, slotWritten))
 	default:
-		p.PacketID = s.window.add(m.Seq, slotSent)
-		s.write(p)
+		s.write(&p, s.window.add(m.Seq, slotSent))
 	}
 }
 
-func (s *sender) write(p *packets.Publish) {
-	if _, err := p.WriteTo(s.conn); err == nil {
+func (s *sender) write(p *publication, id uint16) {
+	s.head = p.appendHead(s.head[:0], id)
+	if s.conn.writePacket(s.head, p.body) == nil {
 		s.link.status.sent.Add(1)
 	}
 }
@@ -187,44 +182,4 @@ func (s *sender) rewind(ctx context.Context) {
 	s.window.slow()
 	s.link.status.note(fmt.Sprintf("the server refuses messages for now (%s): they wait here; look at its quota and its log", codeText(later)))
 	s.pause.wait(ctx)
-}
-
-// packet is the message as the cloud shall see it.
-func (l *Link) packet(m *storequeue.Message, r *Route, now time.Time) *packets.Publish {
-	p := &packets.Properties{
-		ContentType:     m.ContentType,
-		ResponseTopic:   l.replyTopic(l.cfg.Receive, m.ResponseTopic),
-		CorrelationData: m.CorrelationData,
-		User:            make([]packets.User, 1, 1+len(m.Properties)),
-	}
-	if m.Text {
-		p.PayloadFormat = &textFormat
-	}
-	if !m.Expires.IsZero() { // [MQTT-3.3.2-6]
-		left := uint32(min((m.Expires.Sub(now)+time.Second-1)/time.Second, math.MaxUint32))
-		p.MessageExpiry = &left
-	}
-	p.User[0] = packets.User{Key: propID, Value: l.idPrefix + strconv.FormatUint(m.Seq, 10)}
-	for _, u := range m.Properties {
-		if u.Key == propID && strings.HasPrefix(u.Value, l.ownPrefix) {
-			continue // nobody else gives ids in our name
-		}
-		p.User = append(p.User, packets.User{Key: u.Key, Value: u.Value})
-	}
-	return &packets.Publish{Topic: r.rename(m.Topic), QoS: r.qos(), Retain: m.Retain, Properties: p, Payload: m.Payload}
-}
-
-var textFormat byte = 1 // never written to
-
-// size is the length of a packet on the wire.
-func size(p *packets.Publish) int {
-	n := 0
-	for _, b := range p.Buffers() {
-		n += len(b)
-	}
-	header := 2
-	for v := n; v >= 128; v /= 128 {
-		header++
-	}
-	return header + n
 }

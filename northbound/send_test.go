@@ -1,9 +1,11 @@
 package northbound
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -159,24 +161,43 @@ func TestTooLarge(t *testing.T) {
 	})
 }
 
-func TestSizeIsWhatIsWritten(t *testing.T) {
-	for _, n := range []int{0, 1, 100, 127, 128, 16300, 16384, 70000} {
-		p := &packets.Publish{Topic: "a/b", QoS: 1, PacketID: 9, Payload: make([]byte, n), Properties: &packets.Properties{
-			User: []packets.User{{Key: propID, Value: "gw/1/2"}},
-		}}
-		var w countingWriter
-		if _, err := p.WriteTo(&w); err != nil || int(w) != size(p) {
-			t.Errorf("payload %d: size %d, written %d, %v", n, size(p), w, err)
+// What we encode is what the MQTT library reads, at every length of the header.
+func TestPublicationOnTheWire(t *testing.T) {
+	l := &Link{cfg: Config{Match: equal, Receive: []Route{{Topics: []string{"far/r"}, Strip: "far/", Prefix: ""}}}, idPrefix: "gw/7/", ownPrefix: "gw/"}
+	now := time.UnixMilli(1763776800000)
+	for _, n := range []int{0, 1, 60, 100, 127, 128, 16300, 16384, 70000, 2_100_000} {
+		m := storequeue.Message{
+			Seq: 1234567890123, Topic: "plant/a", Payload: make([]byte, n), Retain: n%2 == 0, Text: true,
+			Expires: now.Add(1500 * time.Millisecond), ContentType: "application/json", ResponseTopic: "r", CorrelationData: []byte{0, 1},
+			Properties: []storequeue.Property{{Key: "k", Value: "v"}, {Key: propID, Value: "gw/1/1"}, {Key: propID, Value: "other/1/1"}, {Key: "k", Value: "w"}},
+		}
+		p, err := l.publication(&m, &Route{QoS: 1, Strip: "plant/", Prefix: "sites/"}, now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire := append(p.appendHead(nil, 77), p.body...)
+		if len(wire) != p.size() {
+			t.Errorf("payload %d: %d bytes, size says %d", n, len(wire), p.size())
+		}
+		got, err := packets.ReadPacket(bytes.NewReader(wire))
+		if err != nil {
+			t.Fatalf("payload %d: %v", n, err)
+		}
+		g := got.Content.(*packets.Publish)
+		if g.Topic != "sites/a" || g.QoS != 1 || g.Retain != m.Retain || g.PacketID != 77 || len(g.Payload) != n {
+			t.Errorf("payload %d: got %v", n, g)
+		}
+		want := &packets.Properties{
+			PayloadFormat: new(byte(1)), MessageExpiry: new(uint32(2)), ContentType: "application/json", ResponseTopic: "far/r", CorrelationData: []byte{0, 1},
+			User: []packets.User{{Key: propID, Value: "gw/7/1234567890123"}, {Key: "k", Value: "v"}, {Key: propID, Value: "other/1/1"}, {Key: "k", Value: "w"}},
+		}
+		if !reflect.DeepEqual(g.Properties, want) {
+			t.Errorf("payload %d: properties %+v, want %+v", n, g.Properties, want)
 		}
 	}
 }
 
-type countingWriter int
-
-func (w *countingWriter) Write(p []byte) (int, error) {
-	*w += countingWriter(len(p))
-	return len(p), nil
-}
+func equal(filter, topic string) bool { return filter == topic }
 
 // Rules that tightened, routes that went and age take stored messages out.
 func TestLeftOut(t *testing.T) {

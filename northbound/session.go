@@ -87,6 +87,17 @@ func (s *session) reply(p *packets.ControlPacket) {
 	}
 }
 
+// puback takes a success of the window that came without any property.
+func (s *session) puback(id uint16) bool {
+	if s.window == nil || id >= firstRequestID {
+		return false
+	}
+	if s.window.answer(id, packets.PubackSuccess) {
+		s.answered(packets.PubackSuccess)
+	}
+	return true
+}
+
 // PacketReceived is called by the reader for each packet that has an id.
 func (s *session) PacketReceived(p *packets.ControlPacket, in chan<- *packets.Publish) error {
 	switch c := p.Content.(type) {

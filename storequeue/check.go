@@ -51,7 +51,8 @@ func (q *Queue) diskBytes() int64 {
 }
 
 // Check reads everything on disk and reports the first broken invariant. It
-// may run beside everything else.
+// may run beside everything else; commits wait while it reads the active
+// segment, because bbolt's own check is only right when nothing is written.
 func (q *Queue) Check() error {
 	q.segMu.RLock()
 	segments := append([]*segment(nil), q.segments...)
@@ -76,32 +77,47 @@ func (q *Queue) Check() error {
 // check verifies each record up to last, that none is missing between them,
 // and bbolt's own structure.
 func (s *segment) check(last uint64) error {
-	return s.view(func(tx *bbolt.Tx) error {
-		want := s.first
-		err := s.scan(tx.Bucket(bucketRecords), s.first, func(seq uint64, body []byte) (bool, error) {
-			if seq > last {
-				return false, nil
-			}
-			if seq != want {
-				return false, fmt.Errorf("is where %d was expected", want)
-			}
-			want++
-			_, err := decodeBody(body)
-			return true, err
-		})
-		if err == nil && want != last+1 {
-			err = fmt.Errorf("ends at %d, not at %d", want-1, last)
-		}
+	db, err := s.open()
+	if err != nil {
+		return err
+	}
+	err = guard(func() error {
+		tx, err := db.Begin(!db.IsReadOnly())
 		if err != nil {
 			return err
 		}
-		for e := range tx.Check() {
+		defer tx.Rollback()
+		err = s.checkRecords(tx.Bucket(bucketRecords), last)
+		for e := range tx.Check() { // to its end: it runs beside us
 			if err == nil {
 				err = e
 			}
 		}
 		return err
 	})
+	if err != nil {
+		return fmt.Errorf("check segment %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (s *segment) checkRecords(records *bbolt.Bucket, last uint64) error {
+	want := s.first
+	err := s.scan(records, s.first, func(seq uint64, body []byte) (bool, error) {
+		if seq > last {
+			return false, nil // committed since last was read
+		}
+		if seq != want {
+			return false, fmt.Errorf("is where %d was expected", want)
+		}
+		want++
+		_, err := decodeBody(body)
+		return true, err
+	})
+	if err == nil && want != last+1 {
+		err = fmt.Errorf("ends at %d, not at %d", want-1, last)
+	}
+	return err
 }
 
 func (q *Queue) checkReaders() error {

@@ -279,7 +279,7 @@ func (q *Queue) hasRoom(n int64) error {
 	}
 	if q.cfg.MinFree > 0 {
 		var fs syscall.Statfs_t
-		if err := syscall.Statfs(q.dir, &fs); err == nil && int64(fs.Bavail)*fs.Bsize-n < q.cfg.MinFree {
+		if err := syscall.Statfs(q.dir, &fs); err == nil && int64(fs.Bavail)*int64(fs.Bsize)-n < q.cfg.MinFree {
 			return fmt.Errorf("%w: the disk has less than %d bytes left", ErrFull, q.cfg.MinFree)
 		}
 	}

@@ -448,3 +448,30 @@ func TestCursorsAreFlushed(t *testing.T) {
 		}
 	})
 }
+
+// Check may run while messages are committed.
+func TestCheckBesideCommits(t *testing.T) {
+	q := openTest(t, t.TempDir(), Config{SegmentSize: 64 << 10})
+	r := mustReader(t, q, "link/cloud")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				mustAppend(t, q, note(i, r))
+				r.Ack(uint64(i))
+			}
+		}
+	})
+	for range 100 {
+		if err := q.Check(); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	wg.Wait()
+}

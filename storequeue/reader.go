@@ -93,7 +93,7 @@ func (r *Reader) Next(ctx context.Context, after uint64, limit int) ([]Message, 
 
 func (r *Reader) read(after uint64, limit int) ([]Message, error) {
 	r.mu.Lock()
-	newest, gone := r.newest, r.gone
+	newest, gone, waiting := r.newest, r.gone, int(r.waiting)
 	from := after
 	if r.gap.after <= after && after < r.gap.to {
 		from = r.gap.to
@@ -105,7 +105,7 @@ func (r *Reader) read(after uint64, limit int) ([]Message, error) {
 	if newest <= from {
 		return nil, nil
 	}
-	var msgs []Message
+	msgs := make([]Message, 0, min(limit, waiting))
 	size := 0
 	for _, s := range r.q.segmentsWith(r.id, from) {
 		err := s.view(func(tx *bbolt.Tx) error {

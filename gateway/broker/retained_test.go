@@ -168,7 +168,7 @@ func TestWill(t *testing.T) {
 		h.login(v, "alice", "d", will)
 		h.login(v, "alice", "d") // taken over: the old connection went without a word
 		s.expectMessage("gone")
-		s.ping()
+		h.sentinel(s)
 	})
 	h := open(t, Limits{})
 	s := h.login(mqtt.V5, "bob", "s")
@@ -181,7 +181,14 @@ func TestWill(t *testing.T) {
 	h.gate.SetRules(rules(t, rule(false, "alice", pub, "will"), rule(true, "*", both, "#")))
 	c.nc.Close()
 	h.untilFree("a")
-	h.login(mqtt.V5, "bob", "p").publish("x", "sentinel", 1)
+	h.sentinel(s)
+}
+
+// sentinel shows that nothing else was on its way to s, which is subscribed to
+// everything.
+func (h *house) sentinel(s *client) {
+	h.t.Helper()
+	h.login(mqtt.V5, "carol", "sentinel").publish("sentinel", "sentinel", 1)
 	s.expectMessage("sentinel")
 }
 
@@ -201,7 +208,7 @@ func TestWillDelay(t *testing.T) {
 	back.expectClosed()
 	h.untilFree("a")
 	h.b.sweep(time.Now().Add(11 * time.Minute))
-	s.ping()
+	h.sentinel(s)
 	h.login(mqtt.V5, "alice", "a", delayed).nc.Close()
 	h.untilFree("a")
 	h.b.sweep(time.Now().Add(11 * time.Minute))
@@ -210,7 +217,7 @@ func TestWillDelay(t *testing.T) {
 	h.untilFree("a")
 	h.login(mqtt.V5, "alice", "a") // Clean Start ends the session, and the wait with it
 	s.expectMessage("gone")
-	s.ping()
+	h.sentinel(s)
 }
 
 func message(topic string) *storequeue.Message {

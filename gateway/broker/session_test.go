@@ -20,7 +20,7 @@ func TestTakeover(t *testing.T) {
 		if code := first.expectClosed(); v == mqtt.V5 && code != mqtt.SessionTakenOver {
 			t.Errorf("the first was told %v", code)
 		}
-		second.publish("a", "x", 1)
+		h.login(v, "alice", "p").publish("a", "x", 1)
 		second.expectMessage("x")
 
 		thief := h.dial(v)

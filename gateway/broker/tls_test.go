@@ -81,7 +81,9 @@ func TestTLS(t *testing.T) {
 		t.Fatalf("with a certificate: %v", code)
 	}
 	c.subscribe("a", 1)
-	c.publish("a", "x", 1)
+	p := dial(press)
+	p.connect("", "p")
+	p.publish("a", "x", 1)
 	c.expectMessage("x")
 	silent.expectClosed() // the handshake's time was over before CONNECT's
 	c2 := dial(press)

@@ -127,7 +127,7 @@ func (s *story) setStage(ctx context.Context, group *errgroup.Group, dir string)
 		return err
 	}
 	s.gateway, err = gateway.New(cfg, gateway.Options{
-		Version: s.Version, MaxBackoff: 2 * time.Second,
+		Version: s.Version, MaxPause: 2 * time.Second,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	return err
