@@ -20,6 +20,8 @@ import (
 	"github.com/headgate-io/headgate/gateway/pki"
 )
 
+var buildFlags []string
+
 // binary builds the program once for all tests.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "headgate-test-")
@@ -27,7 +29,8 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "headgate")
-	out, err := exec.Command("go", "build", "-o", path, "github.com/headgate-io/headgate/cmd/headgate").CombinedOutput()
+	args := append([]string{"build", "-o", path}, buildFlags...)
+	out, err := exec.Command("go", append(args, "github.com/headgate-io/headgate/cmd/headgate")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}

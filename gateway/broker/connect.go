@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
+	"io"
+	"net"
 	"time"
 	"unicode"
 
@@ -20,7 +22,7 @@ func (c *conn) connect(ctx context.Context) bool {
 	login, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if err := c.handshake(login); err != nil {
-		c.b.rarely.log(c.b.log.Info, "TLS handshake refused", "remote", c.remote, "error", err)
+		c.refuseHandshake(err)
 		return false
 	}
 	c.readBy(deadline)
@@ -60,6 +62,19 @@ func (c *conn) handshake(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.b.limits.Handshake))
 	defer cancel()
 	return t.HandshakeContext(ctx)
+}
+
+// refuseHandshake tells a login that failed by its certificate from a peer
+// that went away or does not speak TLS.
+func (c *conn) refuseHandshake(err error) {
+	var network net.Error
+	var notTLS tls.RecordHeaderError
+	if errors.As(err, &network) || errors.As(err, &notTLS) || errors.Is(err, io.EOF) {
+		c.b.rarely.log(c.b.log.Info, "TLS handshake broken off", "remote", c.remote, "error", err)
+		return
+	}
+	c.b.stats.authFailures.Add(1)
+	c.b.rarely.log(c.b.log.Warn, "TLS handshake refused", "remote", c.remote, "error", err)
 }
 
 // refuseUnread answers what was not a CONNECT that can be read.
