@@ -85,7 +85,7 @@ func (c *connection) dial(ctx context.Context, o client.Options) (*client.Client
 func (c *connection) tls() (*tls.Config, error) {
 	files := pki.ClientFiles{CA: c.caFile, Certificate: c.cert, Key: c.key}
 	if files.CA == "" {
-		files.CA = c.findCA()
+		files.CA = findCA(*c.config)
 	}
 	if files.CA == "" {
 		return nil, usageError{errors.New("no CA is known to verify the broker by: give --cafile")}
@@ -93,10 +93,10 @@ func (c *connection) tls() (*tls.Config, error) {
 	return pki.Client(files)(c.host)
 }
 
-// findCA looks where init and the first start put the local CA.
-func (c *connection) findCA() string {
-	places := []string{filepath.Join(filepath.Dir(configPath(*c.config)), "pki", pki.CACertificate)}
-	if cfg, err := loadConfig(*c.config); err == nil {
+// findCA looks where init and the first start put the local CA; "" if nowhere.
+func findCA(config string) string {
+	places := []string{filepath.Join(filepath.Dir(configPath(config)), "pki", pki.CACertificate)}
+	if cfg, err := loadConfig(config); err == nil {
 		places = append(places, filepath.Join(cfg.Gateway.Data, "pki", pki.CACertificate))
 	}
 	for _, p := range places {

@@ -88,7 +88,7 @@ func root() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
 	cmd.AddCommand(runCommand(), initCommand(), checkCommand(), demoCommand(), statusCommand(),
-		pubCommand(), subCommand(), userCommand(), simulateCommand(), versionCommand())
+		pubCommand(), subCommand(), userCommand(), certCommand(), simulateCommand(), versionCommand())
 	return cmd
 }
 

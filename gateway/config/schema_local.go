@@ -27,7 +27,7 @@ func (f *file) keys() []key {
 		{name: "northbound", into: &f.northbound, doc: "Links to cloud brokers."},
 		{name: "buses", into: &f.buses, doc: "Connections that field devices share, by name."},
 		{name: "devices", into: &f.devices, doc: "Field devices."},
-		{name: "admin", into: &f.admin, doc: "Metrics, health and the web page."},
+		{name: "admin", into: &f.admin, doc: "Health and metrics."},
 	}
 }
 
@@ -234,6 +234,6 @@ type fileAdmin struct {
 func (a *fileAdmin) keys() []key {
 	return []key{
 		{name: "address", into: &a.address, def: "127.0.0.1:9883",
-			doc: "Loopback IP address and port of metrics, health and the web page. Empty: on the unix socket only."},
+			doc: "Loopback IP address and port of health and metrics. Empty: on the unix socket only."},
 	}
 }
