@@ -53,18 +53,16 @@ func (r *record) take(m *client.Message) {
 		return
 	}
 	r.ids[id] = name
-	r.arrived[name] = true
 	publisher, number, _ := strings.Cut(name, "/")
 	n, err := strconv.Atoi(number)
 	if err != nil || id == "" {
 		r.fault("strange message %q with hg-id %q", name, id)
 	}
-	// A publisher that got no PUBACK sends again under a new packet id: that
-	// is a new message, and may come behind its first self.
-	if n < r.last[publisher] && !r.arrived[name] {
+	if n <= r.last[publisher] { // publishers count up and never send a number again
 		r.fault("%s came after number %d", name, r.last[publisher])
 	}
-	r.last[publisher] = max(n, r.last[publisher])
+	r.last[publisher] = n
+	r.arrived[name] = true
 }
 
 func (r *record) fault(format string, args ...any) {

@@ -43,7 +43,8 @@ func (g *Gateway) openLinks() error {
 	return g.forgetLinks()
 }
 
-// forgetLinks lets go of what was kept for links that are no longer configured.
+// forgetLinks looks after links that are no longer configured. What still waits
+// for one is kept: a name that was mistyped must not cost a backlog.
 func (g *Gateway) forgetLinks() error {
 	configured := map[string]bool{}
 	for _, l := range g.links {
@@ -51,15 +52,20 @@ func (g *Gateway) forgetLinks() error {
 	}
 	for _, r := range g.queue.Stats().Readers {
 		name, isLink := strings.CutPrefix(r.Name, linkReader)
-		if isLink && !configured[r.Name] {
-			reader, err := g.queue.Reader(r.Name)
-			if err != nil {
-				return err
-			}
-			g.log.Warn("a link was taken out of the configuration: what waited for it is dropped", "link", name, "messages", r.Waiting)
-			if err := g.queue.Forget(reader); err != nil {
-				return err
-			}
+		if !isLink || configured[r.Name] {
+			continue
+		}
+		if r.Waiting > 0 {
+			g.log.Warn("messages wait for a link that is not configured: they are kept; give the link its name back to deliver them",
+				"link", name, "messages", r.Waiting)
+			continue
+		}
+		reader, err := g.queue.Reader(r.Name)
+		if err != nil {
+			return err
+		}
+		if err := g.queue.Forget(reader); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// load writes and loads a configuration; data is the folder "data" beside it.
+func load(t *testing.T, dir, text string) *config.Config {
+	t.Helper()
+	file := filepath.Join(dir, "headgate.yaml")
+	if err := os.WriteFile(file, []byte("version: 1\nadmin: {address: \"\"}\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// open opens a gateway for the test, whose folder must be short.
+func open(t *testing.T, cfg *config.Config) (*Gateway, *bytes.Buffer) {
+	t.Helper()
+	t.Setenv("RUNTIME_DIRECTORY", "/tmp")
+	var log bytes.Buffer
+	g, err := New(cfg, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return g, &log
+}
+
+const self1 = "gateway: {id: one, data: data}\n"
+
+func TestDataFolderOfAnother(t *testing.T) {
+	dir := t.TempDir()
+	g, _ := open(t, load(t, dir, self1))
+	g.Close()
+	_, err := New(load(t, dir, "gateway: {id: two, data: data}\n"), Options{})
+	if !errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), `belongs to gateway "one"`) {
+		t.Errorf("another id: %v", err)
+	}
+}
+
+func TestQueueThatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	cfg := load(t, dir, self1)
+	g, _ := open(t, cfg)
+	g.Close()
+	if err := os.RemoveAll(filepath.Join(dir, "data", "queue")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(cfg, Options{}); !errors.Is(err, ErrSetup) || !errors.Is(err, storequeue.ErrMissing) {
+		t.Errorf("no queue: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", "queue")); err == nil {
+		t.Error("a queue was made where one was missing")
+	}
+}
+
+func TestDamagedIdentity(t *testing.T) {
+	dir := t.TempDir()
+	cfg := load(t, dir, self1)
+	g, _ := open(t, cfg)
+	g.Close()
+	if err := os.WriteFile(filepath.Join(dir, "data", identityFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(cfg, Options{}); !errors.Is(err, ErrSetup) {
+		t.Errorf("damaged identity: %v", err)
+	}
+}
+
+// A device may publish below its own name, unless a rule of the file says no.
+func TestBuiltInRules(t *testing.T) {
+	const device = `buses: {b: {url: "tcp://127.0.0.1:1"}}
+devices:
+  - {id: boiler, adapter: modbus, bus: b, unit: 1, groups: {g: {interval: 1s}}, tags: {t: {group: g, address: "holding:1", type: int16}}}
+`
+	for name, tc := range map[string]struct {
+		rules string
+		topic string
+		want  bool
+	}{
+		"own topic":      {"", "hg/one/boiler/g", true},
+		"own state":      {"", "hg/one/boiler/state", true},
+		"another device": {"", "hg/one/pump/g", false},
+		"elsewhere":      {"", "plant/boiler", false},
+		"denied":         {"access: {rules: [{deny: publish, who: \"device:boiler\", topics: [\"#\"]}]}\n", "hg/one/boiler/g", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, _ := open(t, load(t, t.TempDir(), self1+device+tc.rules))
+			publish := g.publisher(access.Identity{Name: "device:boiler"})
+			err := publish(t.Context(), tc.topic, []byte("{}"), false)
+			if (err == nil) != tc.want {
+				t.Errorf("publish: %v, want allowed %v", err, tc.want)
+			}
+		})
+	}
+}
+
+// What waits for a link that was taken out, or renamed by mistake, is kept and
+// said; a link that nothing waits for is forgotten.
+func TestLinkTakenOut(t *testing.T) {
+	dir := t.TempDir()
+	const rules = "access: {rules: [{allow: [publish, subscribe], who: \"*\", topics: [\"#\"]}]}\n"
+	link := func(name, topic string) string {
+		return fmt.Sprintf("  - {name: %s, client_id: %[1]s, servers: [\"mqtts://localhost:1\"], ca: a, certificate: b, key: c, send: [{topics: [%q]}]}\n", name, topic)
+	}
+	g, _ := open(t, load(t, dir, self1+rules+"northbound:\n"+link("cloud", "#")+link("idle", "nothing/#")))
+	for i := range 3 {
+		m := storequeue.Message{Topic: "a", Payload: fmt.Append(nil, i), QoS: 1}
+		if err := g.broker.Publish(context.Background(), access.Identity{Name: "x"}, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.Close()
+	g, log := open(t, load(t, dir, self1+rules))
+	if !strings.Contains(log.String(), "link=cloud messages=3") || strings.Contains(log.String(), "link=idle") {
+		t.Errorf("the log says\n%s", log)
+	}
+	for _, r := range g.queue.Stats().Readers {
+		if r.Name == "link/idle" {
+			t.Error("the idle link is still there")
+		}
+	}
+	g.Close()
+	g, _ = open(t, load(t, dir, self1+rules+"northbound:\n"+link("cloud", "#")))
+	if got := g.Status().Links[0].Waiting; got != 3 {
+		t.Errorf("%d messages wait after the link came back, want 3", got)
+	}
+}
