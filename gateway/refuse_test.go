@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -190,5 +191,30 @@ func waitFor(t testing.TB, so func() bool) {
 			t.Fatal("it did not become so within 20 s")
 		}
 		<-tick.C
+	}
+}
+
+// A user who is removed is cut off while connected.
+func TestRemovedUserIsCut(t *testing.T) {
+	s := newSite(t, newCloud(t, ""), "")
+	startGateway(t, s.config)
+	press := dial(t, client.Options{
+		Address: fmt.Sprintf("127.0.0.1:%d", s.port), TLS: s.tls(t, "", ""), ClientID: "press-1", CleanStart: true,
+		Username: "press-1", Password: []byte(password),
+	})
+	if err := press.Publish(t.Context(), client.Message{Topic: "plant/press-1/x", Payload: []byte("1"), QoS: 1}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(headgate(t), "user", "rm", "press-1", "--config", s.config).CombinedOutput()
+	if err != nil {
+		t.Fatalf("user rm: %v\n%s", err, out)
+	}
+	select {
+	case <-press.Done():
+		if !strings.Contains(fmt.Sprint(press.Err()), "administrative action") {
+			t.Errorf("the client is told %v", press.Err())
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("still connected after 5 s")
 	}
 }
