@@ -20,15 +20,24 @@ import (
 	"github.com/headgate-io/headgate/gateway/pki"
 )
 
-var buildFlags []string
+var (
+	buildFlags []string
+	binaryDir  string // made and removed by TestMain
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if binaryDir, err = os.MkdirTemp("", "headgate-test-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(binaryDir)
+	os.Exit(code)
+}
 
 // binary builds the program once for all tests.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "headgate-test-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "headgate")
+	path := filepath.Join(binaryDir, "headgate")
 	args := append([]string{"build", "-o", path}, buildFlags...)
 	out, err := exec.Command("go", append(args, "github.com/headgate-io/headgate/cmd/headgate")...).CombinedOutput()
 	if err != nil {

@@ -1,12 +1,9 @@
 package storequeue
 
 import (
-	"cmp"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -144,93 +141,4 @@ func (q *Queue) segmentsWith(id ReaderID, after uint64) []*segment {
 		}
 	}
 	return with
-}
-
-// openSegments lists the folder and opens what it finds, oldest first.
-func (q *Queue) openSegments() error {
-	entries, err := os.ReadDir(q.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		path := filepath.Join(q.dir, e.Name())
-		if strings.HasSuffix(e.Name(), ".tmp") { // never got its name: holds nothing
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-			continue
-		}
-		first, ok := parseSegment(e.Name())
-		if !ok {
-			continue
-		}
-		s, err := openSegment(path, q.state.epoch)
-		if err != nil {
-			return fmt.Errorf("%w; move that file away to go on without the messages in it", err)
-		}
-		if s.first != first {
-			return fmt.Errorf("segment %s starts at %d inside: files were renamed; give them their names back", path, s.first)
-		}
-		q.segments = append(q.segments, s)
-	}
-	if len(q.segments) == 0 {
-		return fmt.Errorf("%w: %s is there, but no segment", ErrMissing, stateFile)
-	}
-	slices.SortFunc(q.segments, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
-	active := q.segments[len(q.segments)-1]
-	q.committed.Store(active.last)
-	if active.sealed {
-		return nil
-	}
-	return active.openForWriting(q.mmapSize())
-}
-
-// openReaders restores the durable readers and counts what waits for them.
-func (q *Queue) openReaders() error {
-	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		cursors := tx.Bucket(bucketCursors)
-		return tx.Bucket(bucketReaders).ForEach(func(name, id []byte) error {
-			at := number(cursors.Get(id))
-			if at > q.committed.Load() {
-				return fmt.Errorf("reader %s is at %d, but the log ends at %d: the newest segment is missing; put it back", name, at, q.committed.Load())
-			}
-			r := newReader(q, ReaderID(number(id)), string(name), at)
-			r.durable = true
-			q.readers[r.id], q.names[r.name] = r, r
-			return nil
-		})
-	})
-	if err != nil {
-		return err
-	}
-	for _, s := range q.segments {
-		if err := q.countWaiting(s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (q *Queue) countWaiting(s *segment) error {
-	partial := false
-	for id, k := range s.marks {
-		r := q.readers[id]
-		if r == nil || k.last <= r.acked {
-			continue
-		}
-		r.newest = k.last
-		if r.acked < s.first {
-			r.waiting += k.n
-		} else {
-			partial = true
-		}
-	}
-	if !partial {
-		return nil
-	}
-	return s.countMarks(s.first, func(id ReaderID, seq uint64) {
-		if r := q.readers[id]; r != nil && r.acked >= s.first && seq > r.acked {
-			r.waiting++
-		}
-	})
 }

@@ -1,6 +1,7 @@
 package storequeue
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,27 @@ func TestMissingQueue(t *testing.T) {
 	}
 	if _, err := Open(dir, Config{}); !errors.Is(err, ErrMissing) {
 		t.Errorf("no segment: %v", err)
+	}
+}
+
+// A folder that lost state.db is not taken for an empty one.
+func TestMissingState(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{})
+	mustAppend(t, q, note(1, mustReader(t, q, "x")))
+	q.Close()
+	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(segmentPath(dir, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Config{}); err == nil {
+		t.Error("a queue without its state was opened")
+	}
+	if after, err := os.ReadFile(segmentPath(dir, 1)); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the segment was touched: %v", err)
 	}
 }
 

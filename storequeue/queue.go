@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,56 +96,6 @@ func Open(dir string, cfg Config) (*Queue, error) {
 	q.done.Go(q.commitLoop) // stopped by Close through filling.close
 	q.done.Go(q.keepLoop)   // stopped by Close through stop
 	return q, nil
-}
-
-func (q *Queue) open() error {
-	first, err := isEmptyDir(q.dir)
-	if err != nil {
-		return err
-	}
-	if first {
-		if q.cfg.MustExist {
-			return fmt.Errorf("%w: put its folder back, or take the gateway's identity away to start anew", ErrMissing)
-		}
-		if err := create(q.dir); err != nil {
-			return err
-		}
-	}
-	if q.state, err = openState(q.dir); err != nil {
-		return err
-	}
-	if err = q.openSegments(); err == nil {
-		err = q.openReaders()
-	}
-	if err != nil {
-		q.closeFiles()
-	}
-	return err
-}
-
-// isEmptyDir tells a queue from a place for one. A folder that a power cut
-// left half made holds no state.db, the last file to get its name.
-func isEmptyDir(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	segments := 0
-	for _, e := range entries {
-		if e.Name() == stateFile {
-			return false, nil
-		}
-		if _, ok := parseSegment(e.Name()); ok {
-			segments++
-		}
-	}
-	if segments > 1 {
-		return false, fmt.Errorf("%d segments lie there without %s: put it back from a backup, or move the folder away to start anew", segments, stateFile)
-	}
-	return true, nil
 }
 
 // Close commits what was submitted, writes the cursors and stops. Submit after

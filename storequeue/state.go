@@ -1,13 +1,9 @@
 package storequeue
 
 import (
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"go.etcd.io/bbolt"
@@ -36,33 +32,6 @@ var (
 	keyVersion    = []byte("version")
 	keyLastReader = []byte("last_reader")
 )
-
-// create makes an empty queue. state.db comes last: without it the folder
-// counts as empty, so a power cut on the way leaves nothing that looks like a
-// queue.
-func create(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	var b [8]byte
-	rand.Read(b[:])                              // never fails
-	epoch := binary.BigEndian.Uint64(b[:]) >> 16 // 48 bits: short enough for people, unique enough for a site
-	if _, err := createSegment(dir, epoch, 1); err != nil {
-		return err
-	}
-	return createBolt(filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketReaders, bucketCursors} {
-			if _, err := tx.CreateBucket(name); err != nil {
-				return err
-			}
-		}
-		meta := tx.Bucket(bucketMeta)
-		if err := meta.Put(keyVersion, key(stateVersion)); err != nil {
-			return err
-		}
-		return meta.Put(keyEpoch, key(epoch))
-	})
-}
 
 func openState(dir string) (*state, error) {
 	s := &state{nudge: make(chan struct{}, 1)}
@@ -173,15 +142,4 @@ func (q *Queue) State(bucket string, fn func(key string, value []byte) error) er
 		}
 		return b.ForEach(func(k, v []byte) error { return fn(string(k), append([]byte{}, v...)) })
 	})
-}
-
-// parseSegment returns the first sequence that a file name tells.
-func parseSegment(name string) (first uint64, ok bool) {
-	hex, found := strings.CutPrefix(name, segmentPrefix)
-	hex, suffix := strings.CutSuffix(hex, segmentSuffix)
-	if !found || !suffix || len(hex) != 16 {
-		return 0, false
-	}
-	n, err := fmt.Sscanf(hex, "%016x", &first)
-	return first, n == 1 && err == nil
 }

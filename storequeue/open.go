@@ -1,0 +1,211 @@
+package storequeue
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.etcd.io/bbolt"
+)
+
+func (q *Queue) open() error {
+	first, err := isEmptyDir(q.dir)
+	if err != nil {
+		return err
+	}
+	if first {
+		if q.cfg.MustExist {
+			return fmt.Errorf("%w: put its folder back, or take the gateway's identity away to start anew", ErrMissing)
+		}
+		if err := create(q.dir); err != nil {
+			return err
+		}
+	}
+	if q.state, err = openState(q.dir); err != nil {
+		return err
+	}
+	if err = q.openSegments(); err == nil {
+		err = q.openReaders()
+	}
+	if err != nil {
+		q.closeFiles()
+	}
+	return err
+}
+
+// isEmptyDir tells a queue from a place for one. A folder that a power cut
+// left half made holds no state.db, the last file to get its name, and at most
+// one segment without a record.
+func isEmptyDir(dir string) (bool, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var segments []string
+	for _, e := range entries {
+		if e.Name() == stateFile {
+			return false, nil
+		}
+		if _, ok := parseSegment(e.Name()); ok {
+			segments = append(segments, filepath.Join(dir, e.Name()))
+		}
+	}
+	for _, path := range segments {
+		if used, err := hasRecords(path); err != nil || used {
+			return false, errors.Join(err, fmt.Errorf("%s holds messages, but %s is missing: put it back from a backup, or move the folder away to start anew", path, stateFile))
+		}
+	}
+	return true, nil
+}
+
+func hasRecords(path string) (bool, error) {
+	s := &segment{path: path}
+	defer s.close()
+	var used bool
+	err := s.view(func(tx *bbolt.Tx) error {
+		records := tx.Bucket(bucketRecords)
+		if records == nil {
+			return errors.New("not a segment")
+		}
+		k, _ := records.Cursor().First()
+		used = k != nil
+		return nil
+	})
+	return used, err
+}
+
+// create makes an empty queue. state.db comes last: without it the folder
+// counts as empty, so a power cut on the way leaves nothing that looks like a
+// queue.
+func create(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var b [8]byte
+	rand.Read(b[:])                              // never fails
+	epoch := binary.BigEndian.Uint64(b[:]) >> 16 // 48 bits: short enough for people, unique enough for a site
+	if _, err := createSegment(dir, epoch, 1); err != nil {
+		return err
+	}
+	return createBolt(filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketReaders, bucketCursors} {
+			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		meta := tx.Bucket(bucketMeta)
+		if err := meta.Put(keyVersion, key(stateVersion)); err != nil {
+			return err
+		}
+		return meta.Put(keyEpoch, key(epoch))
+	})
+}
+
+// openSegments lists the folder and opens what it finds, oldest first.
+func (q *Queue) openSegments() error {
+	entries, err := os.ReadDir(q.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(q.dir, e.Name())
+		if strings.HasSuffix(e.Name(), ".tmp") { // never got its name: holds nothing
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			continue
+		}
+		first, ok := parseSegment(e.Name())
+		if !ok {
+			continue
+		}
+		s, err := openSegment(path, q.state.epoch)
+		if err != nil {
+			return fmt.Errorf("%w; move that file away to go on without the messages in it", err)
+		}
+		if s.first != first {
+			return fmt.Errorf("segment %s starts at %d inside: files were renamed; give them their names back", path, s.first)
+		}
+		q.segments = append(q.segments, s)
+	}
+	if len(q.segments) == 0 {
+		return fmt.Errorf("%w: %s is there, but no segment", ErrMissing, stateFile)
+	}
+	slices.SortFunc(q.segments, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
+	active := q.segments[len(q.segments)-1]
+	q.committed.Store(active.last)
+	if active.sealed {
+		return nil
+	}
+	return active.openForWriting(q.mmapSize())
+}
+
+// openReaders restores the durable readers and counts what waits for them.
+func (q *Queue) openReaders() error {
+	err := q.state.db.View(func(tx *bbolt.Tx) error {
+		cursors := tx.Bucket(bucketCursors)
+		return tx.Bucket(bucketReaders).ForEach(func(name, id []byte) error {
+			at := number(cursors.Get(id))
+			if at > q.committed.Load() {
+				return fmt.Errorf("reader %s is at %d, but the log ends at %d: the newest segment is missing; put it back", name, at, q.committed.Load())
+			}
+			r := newReader(q, ReaderID(number(id)), string(name), at)
+			r.durable = true
+			q.readers[r.id], q.names[r.name] = r, r
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range q.segments {
+		if err := q.countWaiting(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *Queue) countWaiting(s *segment) error {
+	partial := false
+	for id, k := range s.marks {
+		r := q.readers[id]
+		if r == nil || k.last <= r.acked {
+			continue
+		}
+		r.newest = k.last
+		if r.acked < s.first {
+			r.waiting += k.n
+		} else {
+			partial = true
+		}
+	}
+	if !partial {
+		return nil
+	}
+	return s.countMarks(s.first, func(id ReaderID, seq uint64) {
+		if r := q.readers[id]; r != nil && r.acked >= s.first && seq > r.acked {
+			r.waiting++
+		}
+	})
+}
+
+// parseSegment returns the first sequence that a file name tells.
+func parseSegment(name string) (first uint64, ok bool) {
+	hex, found := strings.CutPrefix(name, segmentPrefix)
+	hex, suffix := strings.CutSuffix(hex, segmentSuffix)
+	if !found || !suffix || len(hex) != 16 {
+		return 0, false
+	}
+	n, err := fmt.Sscanf(hex, "%016x", &first)
+	return first, n == 1 && err == nil
+}
