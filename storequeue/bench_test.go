@@ -59,7 +59,7 @@ func BenchmarkDrain(b *testing.B) {
 	n := 0
 	after := uint64(0)
 	for b.Loop() {
-		msgs, err := r.read(after, 256)
+		msgs, err := r.read(b.Context(), after, 256)
 		if err != nil {
 			b.Fatal(err)
 		}

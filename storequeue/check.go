@@ -2,6 +2,7 @@ package storequeue
 
 import (
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 )
@@ -13,6 +14,7 @@ type Stats struct {
 	Segments    int
 	Commits     uint64
 	Refused     uint64 // messages answered with ErrFull
+	Damaged     uint64 // times a reader left out a damaged message
 	Readers     []ReaderStats
 }
 
@@ -26,7 +28,7 @@ type ReaderStats struct {
 
 // Stats returns the numbers of this moment. Readers come in no order.
 func (q *Queue) Stats() Stats {
-	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Bytes: q.diskBytes()}
+	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Damaged: q.damaged.Load(), Bytes: q.diskBytes()}
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
 	st.Segments = len(q.segments)
@@ -39,7 +41,7 @@ func (q *Queue) Stats() Stats {
 	return st
 }
 
-// diskBytes is what the segments really take.
+// diskBytes is how much of the segments' files is in use.
 func (q *Queue) diskBytes() int64 {
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
@@ -66,7 +68,7 @@ func (q *Queue) Check() error {
 		if s.first < next {
 			return fmt.Errorf("segment %s starts at %d, inside the one before it", s.path, s.first)
 		}
-		if err := s.check(last[i]); err != nil {
+		if err := s.check(last[i]); err != nil && !q.unlinked(s) {
 			return err
 		}
 		next = last[i] + 1
@@ -120,6 +122,13 @@ func (s *segment) checkRecords(records *bbolt.Bucket, last uint64) error {
 	return err
 }
 
+// unlinked reports whether a segment went while it was looked at.
+func (q *Queue) unlinked(s *segment) bool {
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	return !slices.Contains(q.segments, s)
+}
+
 func (q *Queue) checkReaders() error {
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
@@ -129,8 +138,8 @@ func (q *Queue) checkReaders() error {
 				continue
 			}
 			at := number(tx.Bucket(bucketCursors).Get(key(uint64(r.id))))
-			if acked := r.Acked(); at > acked {
-				return fmt.Errorf("reader %s: the disk says %d, memory %d", r.name, at, acked)
+			if last := q.committed.Load(); at > last {
+				return fmt.Errorf("reader %s is at %d on disk, but the log ends at %d", r.name, at, last)
 			}
 		}
 		return nil

@@ -154,9 +154,10 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 	if err == nil {
 		q.committed.Store(first + uint64(len(b.entries)) - 1)
 		q.commits.Add(1)
-		return first, q.account(s, b, first)
+		q.account(s, b, first)
+		return first, nil
 	}
-	if errors.Is(err, syscall.ENOSPC) && s != nil && s.lastOnFile() <= q.committed.Load() {
+	if isFull(err) && s != nil && s.lastOnFile() <= q.committed.Load() {
 		q.refused.Add(uint64(len(b.entries)))
 		return 0, fmt.Errorf("%w: %w", ErrFull, err)
 	}
@@ -187,18 +188,25 @@ func (q *Queue) write(s *segment, b *batch, first uint64) error {
 				}
 				start = e.end
 			}
-			s.bytes.Store(tx.Size())
 			return nil
 		})
 	})
+	if err == nil {
+		err = s.measure() // a transaction does not know its own size before its commit
+	}
 	if err != nil {
 		return fmt.Errorf("write segment %s: %w", s.path, err)
 	}
 	return nil
 }
 
+// isFull says that a write found no room: nothing is wrong with the disk.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // account makes what was committed visible to readers and wakes them.
-func (q *Queue) account(s *segment, b *batch, first uint64) error {
+func (q *Queue) account(s *segment, b *batch, first uint64) {
 	q.segMu.Lock()
 	defer q.segMu.Unlock()
 	var woken []*Reader
@@ -206,22 +214,17 @@ func (q *Queue) account(s *segment, b *batch, first uint64) error {
 	for i, e := range b.entries {
 		body := b.buf[start : e.end-sumSize]
 		start = e.end
-		err := eachMark(body, func(id ReaderID) {
-			s.mark(id, first+uint64(i))
-			if r := q.readers[id]; r != nil && r.arrived(first+uint64(i)) {
+		for m := range marks(body) {
+			s.mark(m.Reader, first+uint64(i))
+			if r := q.readers[m.Reader]; r != nil && r.arrived(first+uint64(i)) {
 				woken = append(woken, r)
 			}
-		})
-		if err != nil {
-			return err
 		}
 	}
 	s.last = first + uint64(len(b.entries)) - 1
-	s.size += int64(len(b.buf))
 	for _, r := range woken {
 		r.wakeUp()
 	}
-	return nil
 }
 
 // activeSegment returns the segment to write to, after starting a new one when
@@ -230,7 +233,7 @@ func (q *Queue) activeSegment() (*segment, error) {
 	q.segMu.RLock()
 	s := q.segments[len(q.segments)-1]
 	q.segMu.RUnlock()
-	if !s.sealed && s.size < q.cfg.SegmentSize { // only this goroutine changes them
+	if !s.sealed && (s.last < s.first || s.bytes.Load() < q.cfg.SegmentSize) { // only this goroutine changes them
 		return s, nil
 	}
 	if err := q.seal(s); err != nil {
@@ -240,8 +243,11 @@ func (q *Queue) activeSegment() (*segment, error) {
 	if err == nil {
 		err = n.openForWriting(q.mmapSize())
 	}
+	if err == nil {
+		err = q.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyNewest, key(n.first)) })
+	}
 	if err != nil {
-		return s, err
+		return s, errors.Join(err, n.close())
 	}
 	q.segMu.Lock()
 	q.segments = append(q.segments, n)

@@ -1,6 +1,8 @@
 package storequeue
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -41,9 +43,15 @@ func (q *Queue) keep() {
 	if err == nil {
 		err = q.unlinkSegments()
 	}
-	if err != nil && q.Err() == nil {
-		q.log.Error("queue upkeep", "error", err)
+	if err == nil || q.Err() != nil || q.isClosed() {
+		q.upkeep = ""
+		return
 	}
+	if text := err.Error(); text != q.upkeep { // once, not ten times a second
+		q.upkeep = text
+		q.log.Error("the queue's folder cannot be kept in order; trying again", "error", err)
+	}
+	q.state.dirty()
 }
 
 // flushCursors writes the cursors that moved, all in one commit.
@@ -68,10 +76,10 @@ func (q *Queue) flushCursors() error {
 	err := q.update(func(tx *bbolt.Tx) error {
 		cursors, readers := tx.Bucket(bucketCursors), tx.Bucket(bucketReaders)
 		for _, m := range all {
-			if readers.Get([]byte(m.r.name)) == nil {
+			k := key(uint64(m.r.id))
+			if !bytes.Equal(readers.Get([]byte(m.r.name)), k) {
 				continue // forgotten meanwhile
 			}
-			k := key(uint64(m.r.id))
 			if number(cursors.Get(k)) >= m.to {
 				continue // a Checkpoint was faster
 			}
@@ -105,18 +113,19 @@ func (q *Queue) unlinkSegments() error {
 		return true
 	})
 	q.segMu.Unlock()
+	var errs []error
 	for _, s := range gone {
 		if err := s.close(); err != nil {
-			return fmt.Errorf("close segment %s: %w", s.path, err)
+			errs = append(errs, fmt.Errorf("close segment %s: %w", s.path, err))
 		}
-		if err := os.Remove(s.path); err != nil {
-			return err
+		if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
 		}
 	}
 	if len(gone) == 0 {
 		return nil
 	}
-	return syncPath(q.dir)
+	return errors.Join(append(errs, syncPath(q.dir))...)
 }
 
 // anyNeeds wants segMu held.

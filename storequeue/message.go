@@ -20,7 +20,7 @@ type Message struct {
 	Text            bool   // payload format indicator: the payload is UTF-8
 	Properties      []Property
 
-	For []Mark // the readers it is kept for
+	For []Mark // the readers it is kept for; from Next, only the reader's own
 }
 
 // A Property is an MQTT 5 user property. Order and repeats are kept.

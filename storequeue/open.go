@@ -90,6 +90,9 @@ func create(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if err := syncPath(filepath.Dir(dir)); err != nil {
+		return err
+	}
 	var b [8]byte
 	rand.Read(b[:])                              // never fails
 	epoch := binary.BigEndian.Uint64(b[:]) >> 16 // 48 bits: short enough for people, unique enough for a site
@@ -130,7 +133,7 @@ func (q *Queue) openSegments() error {
 		}
 		s, err := openSegment(path, q.state.epoch)
 		if err != nil {
-			return fmt.Errorf("%w; move that file away to go on without the messages in it", err)
+			return fmt.Errorf("%w; put that file back from a backup, or move the whole folder %s away to start anew", err, q.dir)
 		}
 		if s.first != first {
 			return fmt.Errorf("segment %s starts at %d inside: files were renamed; give them their names back", path, s.first)
@@ -142,6 +145,10 @@ func (q *Queue) openSegments() error {
 	}
 	slices.SortFunc(q.segments, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
 	active := q.segments[len(q.segments)-1]
+	if newest := q.state.newest; active.first < newest {
+		return fmt.Errorf("%w: %s, the newest segment; put it back, or its sequence numbers would be given twice",
+			ErrMissing, segmentPath(q.dir, newest))
+	}
 	q.committed.Store(active.last)
 	if active.sealed {
 		return nil

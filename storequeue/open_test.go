@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"syscall"
 	"testing"
+
+	"go.etcd.io/bbolt"
 )
 
 func TestMissingQueue(t *testing.T) {
@@ -124,4 +128,114 @@ func TestCheckBesideCommits(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// What counts as used is what the files take, and a segment's file stays under
+// its bound with the last commit in it.
+func TestBytesAreWhatTheDiskHolds(t *testing.T) {
+	dir := t.TempDir()
+	const segment, quota = 1 << 20, 8 << 20
+	q := openTest(t, dir, Config{SegmentSize: segment, MaxSize: quota})
+	r := mustReader(t, q, "x")
+	m := note(1, r)
+	m.Payload = make([]byte, 2020) // two to a page leave much of it empty
+	var err error
+	for err == nil {
+		err = q.Append(t.Context(), m, m, m, m, m, m, m, m)
+	}
+	if !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	var used, largest int64
+	files, _ := filepath.Glob(filepath.Join(dir, "seg-*"))
+	for _, f := range files {
+		var st syscall.Stat_t
+		if err := syscall.Stat(f, &st); err != nil {
+			t.Fatal(err)
+		}
+		used += st.Blocks * 512
+		largest = max(largest, st.Blocks*512)
+	}
+	if got := q.Stats().Bytes; used > quota+quota/10 || got < used*9/10 || got > used*11/10 {
+		t.Errorf("the disk holds %d bytes, Stats says %d, the quota is %d", used, got, quota)
+	}
+	if largest > segment+segment/4 {
+		t.Errorf("a segment takes %d bytes, its bound is %d", largest, segment)
+	}
+}
+
+// A record that is not what was written is left out and counted; what lies
+// around it comes.
+func TestDamagedRecordIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{})
+	r := mustReader(t, q, "x")
+	for i := range 9 {
+		mustAppend(t, q, note(i, r))
+	}
+	err := q.segments[0].db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketRecords)
+		rec := bytes.Clone(b.Get(key(5)))
+		rec[len(rec)-sumSize-1] ^= 1
+		return b.Put(key(5), rec)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(payloads(take(t, r, 0, 100))); got != "[0 1 2 3 5 6 7 8]" {
+		t.Errorf("got %s", got)
+	}
+	if got := q.Stats().Damaged; got != 1 {
+		t.Errorf("%d damaged, want 1", got)
+	}
+	if err := q.Check(); err == nil {
+		t.Error("Check found nothing")
+	}
+	q.Close()
+}
+
+// Without its newest segment a queue would give sequence numbers twice.
+func TestNewestSegmentMissing(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{SegmentSize: 4 << 10})
+	r := mustReader(t, q, "x")
+	for i := range 50 {
+		m := note(i, r)
+		m.Payload = make([]byte, 1000)
+		mustAppend(t, q, m)
+	}
+	newest := q.segments[len(q.segments)-1].path
+	q.Close()
+	if err := os.Remove(newest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, Config{}); !errors.Is(err, ErrMissing) {
+		t.Errorf("opened without its newest segment: %v", err)
+	}
+}
+
+// A file that cannot be removed does not keep the others.
+func TestOneStubbornFile(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{SegmentSize: 4 << 10})
+	r := mustReader(t, q, "x")
+	for i := range 50 {
+		m := note(i, r)
+		m.Payload = make([]byte, 1000)
+		mustAppend(t, q, m)
+	}
+	first := segmentPath(dir, 1)
+	if err := os.Rename(first, first+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(first, "x"), 0o700); err != nil { // a folder cannot be removed like a file
+		t.Fatal(err)
+	}
+	r.Ack(q.Stats().Last)
+	files := 0
+	for files != 2 { // the stubborn one and the active one; the keeper works beside us
+		runtime.Gosched()
+		left, _ := filepath.Glob(filepath.Join(dir, "seg-*.db"))
+		files = len(left)
+	}
 }

@@ -20,7 +20,7 @@ var (
 
 // Config is what Open needs to know. Zero values mean the defaults named here.
 type Config struct {
-	SegmentSize int64        // bytes of records per segment file; default 56 MiB, so that the file stays under 64 MiB
+	SegmentSize int64        // bytes of a segment file from which the next one begins; default 48 MiB, so that with its last commit it stays under 64 MiB
 	MaxSize     int64        // bytes of disk; default 2 GiB; beyond it Submit answers ErrFull
 	MinFree     int64        // bytes to leave free on the disk; default none
 	MustExist   bool         // a missing queue is ErrMissing instead of a fresh start
@@ -28,7 +28,7 @@ type Config struct {
 }
 
 const (
-	defaultSegmentSize = 56 << 20
+	defaultSegmentSize = 48 << 20
 	defaultMaxSize     = 2 << 30
 )
 
@@ -43,6 +43,7 @@ type Queue struct {
 	committed atomic.Uint64 // newest sequence on disk
 	commits   atomic.Uint64
 	refused   atomic.Uint64
+	damaged   atomic.Uint64
 
 	filling filling // what waits for the next commit
 
@@ -58,7 +59,8 @@ type Queue struct {
 	readers  map[ReaderID]*Reader
 	lastTemp ReaderID
 
-	fault faultState
+	fault  faultState
+	upkeep string // the keeper's last complaint
 
 	stop chan struct{} // closed by Close
 	done sync.WaitGroup
@@ -80,6 +82,7 @@ func Open(dir string, cfg Config) (*Queue, error) {
 	if cfg.MaxSize <= 0 {
 		cfg.MaxSize = defaultMaxSize
 	}
+	cfg.SegmentSize = min(cfg.SegmentSize, max(cfg.MaxSize/4, 1)) // space comes back by whole segments
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -118,6 +121,15 @@ func (q *Queue) closeFiles() error {
 	}
 	errs = append(errs, q.state.close())
 	return errors.Join(errs...)
+}
+
+func (q *Queue) isClosed() bool {
+	select {
+	case <-q.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // Epoch identifies this log: a queue made anew has another.
@@ -165,7 +177,7 @@ func (q *Queue) Err() error {
 	}
 }
 
-// fail ends the queue's service, unless the disk is only full.
+// fail ends the queue's service for good.
 func (q *Queue) fail(err error) {
 	q.fault.once.Do(func() {
 		q.fault.err = fmt.Errorf("%w: %w", ErrFailed, err)

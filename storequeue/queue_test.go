@@ -80,7 +80,7 @@ func note(n int, readers ...*Reader) Message {
 // take reads what waits for r after a place, without blocking.
 func take(t *testing.T, r *Reader, after uint64, limit int) []Message {
 	t.Helper()
-	msgs, err := r.read(after, limit)
+	msgs, err := r.read(t.Context(), after, limit)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,12 +26,8 @@ type Reader struct {
 	told    uint64     // newest that a wake-up was sent for
 	waiting uint64     // marked and not acked
 	handed  []uint64   // returned by Next, not acked, rising
-	gap     gap        // looked through, nothing found
 	gone    bool       // forgotten
 }
-
-// gap says that no record in (after, to] is marked for the reader.
-type gap struct{ after, to uint64 }
 
 // maxNextBytes bounds the payload that one Next returns, save for its first message.
 const maxNextBytes = 1 << 20
@@ -77,7 +73,7 @@ func (r *Reader) wakeUp() {
 // or with ErrClosed after Close or Forget.
 func (r *Reader) Next(ctx context.Context, after uint64, limit int) ([]Message, error) {
 	for {
-		msgs, err := r.read(after, limit)
+		msgs, err := r.read(ctx, after, limit)
 		if len(msgs) > 0 || err != nil {
 			return msgs, err
 		}
@@ -91,63 +87,81 @@ func (r *Reader) Next(ctx context.Context, after uint64, limit int) ([]Message, 
 	}
 }
 
-func (r *Reader) read(after uint64, limit int) ([]Message, error) {
+func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, error) {
 	r.mu.Lock()
 	newest, gone, waiting := r.newest, r.gone, int(r.waiting)
-	from := after
-	if r.gap.after <= after && after < r.gap.to {
-		from = r.gap.to
-	}
 	r.mu.Unlock()
 	if gone {
 		return nil, ErrClosed
 	}
-	if newest <= from {
+	if newest <= after {
 		return nil, nil
 	}
-	msgs := make([]Message, 0, min(limit, waiting))
-	size := 0
-	for _, s := range r.q.segmentsWith(r.id, from) {
+	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, min(limit, waiting))}
+	for _, s := range r.q.segmentsWith(r.id, after) {
 		err := s.view(func(tx *bbolt.Tx) error {
-			return s.scan(tx.Bucket(bucketRecords), max(from+1, s.first), func(seq uint64, body []byte) (bool, error) {
-				if seq > newest {
-					return false, nil
-				}
-				from = seq
-				if !markFor(body, r.id) {
-					return true, nil
-				}
-				m, err := decodeBody(body)
-				m.Seq = seq
-				msgs = append(msgs, m)
-				size += len(body)
-				return len(msgs) < limit && size < maxNextBytes, err
-			})
+			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
 		})
-		if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		switch {
+		case errors.Is(err, berrors.ErrDatabaseNotOpen) && !r.q.isClosed():
+			continue // unlinked meanwhile: acknowledged by everybody, this reader too
+		case errors.Is(err, berrors.ErrDatabaseNotOpen):
 			return nil, ErrClosed
-		}
-		if err != nil {
+		case err != nil && len(found.msgs) == 0:
 			return nil, err
-		}
-		if len(msgs) >= limit || size >= maxNextBytes {
-			break
+		case err != nil || found.full() || ctx.Err() != nil:
+			r.hand(after, found.msgs)
+			return found.msgs, nil
 		}
 	}
-	r.hand(after, from, msgs)
-	return msgs, nil
+	r.hand(after, found.msgs)
+	return found.msgs, nil
+}
+
+// A haul is what one read brings.
+type haul struct {
+	r      *Reader
+	newest uint64
+	limit  int
+	msgs   []Message
+	bytes  int // of the records
+}
+
+func (h *haul) full() bool { return len(h.msgs) >= h.limit || h.bytes >= maxNextBytes }
+
+func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
+	if seq > h.newest {
+		return false, nil
+	}
+	mark, ok := markFor(body, h.r.id)
+	if !ok {
+		return true, nil
+	}
+	m, err := decodeBody(body)
+	if err != nil {
+		return false, err
+	}
+	m.Seq, m.For = seq, []Mark{mark}
+	h.msgs = append(h.msgs, m)
+	h.bytes += len(body)
+	return !h.full(), nil
+}
+
+// skip goes on behind a record that is not what was written: one bad sector
+// must not hold up what lies behind it.
+func (h *haul) skip(seq uint64, err error) error {
+	q := h.r.q
+	q.damaged.Add(1)
+	q.log.Error("a message on disk is damaged and left out; check the disk", "sequence", seq, "reader", h.r.name, "error", err)
+	return nil
 }
 
 // hand remembers what was given out, so that Ack can count it.
-func (r *Reader) hand(after, seen uint64, msgs []Message) {
+func (r *Reader) hand(after uint64, msgs []Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.handed) > 0 && r.handed[len(r.handed)-1] > after {
 		r.handed = r.handed[:len(r.handed)-1] // reading again from further back
-	}
-	if len(msgs) == 0 {
-		r.gap = gap{after, seen}
-		return
 	}
 	for i := range msgs {
 		if msgs[i].Seq > r.acked {
@@ -200,8 +214,19 @@ func (r *Reader) Checkpoint(seq uint64, changes ...Change) error {
 		return err
 	}
 	r.advance(seq)
-	r.q.state.dirty()
+	r.mu.Lock()
+	r.flushed = max(r.flushed, seq)
+	r.mu.Unlock()
+	r.q.state.dirty() // a segment may go
 	return nil
+}
+
+// Waiting is how many messages are marked for r and not acknowledged. It is
+// exact while they are acknowledged in the order in which Next gave them.
+func (r *Reader) Waiting() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waiting
 }
 
 // needs reports whether a segment still holds something for r. What counts is

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"iter"
 	"math"
 	"time"
 )
@@ -111,45 +112,39 @@ func verify(rec []byte, epoch, seq uint64) ([]byte, error) {
 	return body, nil
 }
 
-// markFor finds a reader's mark in a record without decoding the rest.
-func markFor(body []byte, id ReaderID) bool {
-	c := cursor{b: body, at: 2}
-	for n := c.uvarint(); n > 0 && c.err == nil; n-- {
-		reader := c.uvarint()
-		c.take(2)
-		if ReaderID(reader) == id && c.err == nil {
-			return true
+// marks yields the readers that a verified body is meant for.
+func marks(body []byte) iter.Seq[Mark] {
+	return func(yield func(Mark) bool) {
+		c := cursor{b: body, at: 2}
+		for n := c.uvarint(); n > 0 && c.err == nil; n-- {
+			m := c.mark()
+			if c.err != nil || !yield(m) {
+				return
+			}
 		}
 	}
-	return false
 }
 
-// eachMark calls fn for every reader a record is marked for.
-func eachMark(body []byte, fn func(ReaderID)) error {
-	c := cursor{b: body, at: 2}
-	for n := c.uvarint(); n > 0 && c.err == nil; n-- {
-		reader := c.uvarint()
-		c.take(2)
-		if c.err == nil {
-			fn(ReaderID(reader))
+// markFor finds a reader's mark in a body without decoding the rest.
+func markFor(body []byte, id ReaderID) (Mark, bool) {
+	for m := range marks(body) {
+		if m.Reader == id {
+			return m, true
 		}
 	}
-	return c.err
+	return Mark{}, false
 }
 
-// decodeBody returns the message of a verified body. It shares nothing with it.
+// decodeBody returns the message of a verified body, without its marks. It
+// shares nothing with it.
 func decodeBody(body []byte) (Message, error) {
-	c := cursor{b: append([]byte(nil), body...), at: 2}
 	flags := body[1]
 	m := Message{QoS: flags & flagQoS, Retain: flags&flagRetain != 0, Text: flags&flagText != 0}
-	if n := c.count(3); n > 0 {
-		m.For = make([]Mark, n)
-		for i := range m.For {
-			m.For[i].Reader = ReaderID(c.uvarint())
-			b := c.take(2)
-			m.For[i].QoS, m.For[i].Flags = b[0], b[1]
-		}
+	c := cursor{b: body, at: 2}
+	for n := c.uvarint(); n > 0 && c.err == nil; n-- {
+		c.mark()
 	}
+	c.b, c.at = append([]byte(nil), c.b[c.at:]...), 0
 	m.Time = c.time()
 	if flags&flagExpires != 0 {
 		m.Expires = c.time()
@@ -236,6 +231,15 @@ func (c *cursor) bytes() []byte {
 }
 
 func (c *cursor) string() string { return string(c.bytes()) }
+
+func (c *cursor) mark() Mark {
+	id := c.uvarint()
+	b := c.take(2)
+	if id > math.MaxUint32 {
+		c.fail()
+	}
+	return Mark{Reader: ReaderID(id), QoS: b[0], Flags: b[1]}
+}
 
 func (c *cursor) time() time.Time {
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(c.take(8))))

@@ -31,7 +31,6 @@ type segment struct {
 
 	// The queue's segments lock covers the rest.
 	last   uint64 // newest committed record; first-1 when empty
-	size   int64  // bytes of records put into it
 	sealed bool
 	marks  map[ReaderID]markCount
 }
@@ -46,6 +45,9 @@ var (
 	keyFirst      = []byte("first")
 	keySealed     = []byte("sealed")
 )
+
+// growBy is by how much a segment's file grows ahead of what is in use.
+const growBy = 4 << 20
 
 const (
 	segmentPrefix = "seg-"
@@ -66,6 +68,7 @@ func boltOptions(mmap int64, readOnly bool) *bbolt.Options {
 		InitialMmapSize: int(mmap),
 		NoStatistics:    true,
 		ReadOnly:        readOnly,
+		PreLoadFreelist: true, // or bbolt's check would load it beside readers
 	}
 }
 
@@ -152,10 +155,7 @@ func openSegment(path string, epoch uint64) (*segment, error) {
 			s.sealed = true
 			return s.decodeMarks(sealed)
 		}
-		return s.scan(records, s.first, func(_ uint64, body []byte) (bool, error) {
-			s.size += int64(len(body))
-			return true, nil
-		})
+		return nil
 	})
 	if err == nil && !s.sealed {
 		err = s.countMarks(s.first, s.mark)
@@ -174,7 +174,10 @@ func (s *segment) mark(id ReaderID, seq uint64) {
 func (s *segment) countMarks(from uint64, fn func(ReaderID, uint64)) error {
 	return s.view(func(tx *bbolt.Tx) error {
 		return s.scan(tx.Bucket(bucketRecords), from, func(seq uint64, body []byte) (bool, error) {
-			return true, eachMark(body, func(id ReaderID) { fn(id, seq) })
+			for m := range marks(body) {
+				fn(m.Reader, seq)
+			}
+			return true, nil
 		})
 	})
 }
@@ -212,7 +215,16 @@ func (s *segment) openBolt(opts *bbolt.Options) error {
 		s.db = nil
 		return fmt.Errorf("open segment %s: %w", s.path, err)
 	}
+	s.db.AllocSize = growBy
 	return nil
+}
+
+// measure notes how much of the file is in use.
+func (s *segment) measure() error {
+	return s.view(func(tx *bbolt.Tx) error {
+		s.bytes.Store(tx.Size())
+		return nil
+	})
 }
 
 // view runs fn in a read transaction. fn must not do anything slow.
@@ -247,16 +259,25 @@ func (s *segment) release() error {
 
 // scan calls fn with each verified body from seq on until fn says stop.
 func (s *segment) scan(records *bbolt.Bucket, from uint64, fn func(seq uint64, body []byte) (bool, error)) error {
+	return s.scanOver(records, from, fn, func(seq uint64, err error) error { return fmt.Errorf("record %d: %w", seq, err) })
+}
+
+// scanOver is scan that asks bad about a record that is not what was written:
+// nil goes on behind it.
+func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
 	c := records.Cursor()
 	for k, v := c.Seek(key(from)); k != nil; k, v = c.Next() {
 		seq := number(k)
 		body, err := verify(v, s.epoch, seq)
-		if err != nil {
-			return fmt.Errorf("record %d: %w", seq, err)
+		more := true
+		if err == nil {
+			more, err = fn(seq, body)
 		}
-		more, err := fn(seq, body)
 		if err != nil {
-			return fmt.Errorf("record %d: %w", seq, err)
+			if err = bad(seq, err); err != nil {
+				return err
+			}
+			continue
 		}
 		if !more {
 			return nil

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"syscall"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -13,9 +12,10 @@ import (
 // state.db holds what is small and changes in place: the epoch, the readers'
 // names, ids and cursors, and the readers' own facts.
 type state struct {
-	db    *bbolt.DB
-	epoch uint64
-	nudge chan struct{} // room for one: told twice is harmless
+	db     *bbolt.DB
+	epoch  uint64
+	newest uint64        // first sequence of the newest segment, as of Open
+	nudge  chan struct{} // room for one: told twice is harmless
 }
 
 const (
@@ -31,6 +31,7 @@ var (
 	bucketCursors = []byte("cursors") // id → sequence
 	keyVersion    = []byte("version")
 	keyLastReader = []byte("last_reader")
+	keyNewest     = []byte("newest_segment") // first sequence of the newest one
 )
 
 func openState(dir string) (*state, error) {
@@ -48,7 +49,7 @@ func openState(dir string) (*state, error) {
 			if v := number(meta.Get(keyVersion)); v != stateVersion {
 				return fmt.Errorf("layout version %d is unknown to this program: use a newer one", v)
 			}
-			s.epoch = number(meta.Get(keyEpoch))
+			s.epoch, s.newest = number(meta.Get(keyEpoch)), number(meta.Get(keyNewest))
 			return nil
 		})
 	})
@@ -124,7 +125,7 @@ func (q *Queue) update(fn func(*bbolt.Tx) error) error {
 		return nil
 	case errors.Is(err, berrors.ErrDatabaseNotOpen):
 		return ErrClosed
-	case errors.Is(err, syscall.ENOSPC):
+	case isFull(err):
 		err = fmt.Errorf("%w: %w", ErrFull, err)
 	case own == nil:
 		q.fail(err)
@@ -135,11 +136,15 @@ func (q *Queue) update(fn func(*bbolt.Tx) error) error {
 // State calls fn for each key of a bucket in key order, with copies. fn must
 // not call the queue.
 func (q *Queue) State(bucket string, fn func(key string, value []byte) error) error {
-	return q.state.db.View(func(tx *bbolt.Tx) error {
+	err := q.state.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(factPrefix + bucket))
 		if b == nil {
 			return nil
 		}
 		return b.ForEach(func(k, v []byte) error { return fn(string(k), append([]byte{}, v...)) })
 	})
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
 }
