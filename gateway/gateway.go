@@ -27,6 +27,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
@@ -107,7 +108,7 @@ func (g *Gateway) openDisk() error {
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log,
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrSetup, err)
+		return setup(err)
 	}
 	if id == nil {
 		return writeIdentity(data, identity{ID: g.cfg.Gateway.ID, Created: time.Now().UTC()})
@@ -175,9 +176,18 @@ func (g *Gateway) openBroker() error {
 		Access: g.gate, Queue: g.queue, Outbound: g.outbound, Logger: g.log,
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrSetup, err)
+		return setup(err)
 	}
 	return nil
+}
+
+// setup marks an error as one for a person, unless it is a full disk, which may
+// pass.
+func setup(err error) error {
+	if errors.Is(err, storequeue.ErrFull) || errors.Is(err, syscall.ENOSPC) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrSetup, err)
 }
 
 func serverFiles(l config.Listener) pki.ServerFiles {
@@ -224,7 +234,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return g.broker.Run(ctx) })
 	for _, l := range g.links {
-		group.Go(func() error { return l.Run(ctx) })
+		group.Go(func() error { return g.runLink(ctx, l) })
 	}
 	for _, d := range g.devices {
 		group.Go(func() error { return d.Run(ctx) })
@@ -240,12 +250,20 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return errors.Join(err, g.Close())
 }
 
+// runLink runs a link for as long as the gateway runs. One that cannot read its
+// backlog stops; the house goes on.
+func (g *Gateway) runLink(ctx context.Context, l *link) error {
+	if err := l.Run(ctx); err != nil && g.queue.Err() == nil {
+		g.log.Error("the link has stopped: what waits for it is kept; look at the disk and restart", "link", l.name, "error", err)
+	}
+	return nil
+}
+
 // watchDisk ends the gateway when the queue can no longer promise anything.
 func (g *Gateway) watchDisk(ctx context.Context) error {
 	select {
 	case <-g.queue.Failed():
-		g.log.Error("the disk failed: nothing is acknowledged any more; the gateway ends so that it starts from what is on disk", "error", g.queue.Err())
-		return g.queue.Err()
+		return fmt.Errorf("the disk failed, nothing is acknowledged any more; the gateway ends so that it starts from what is on disk: %w", g.queue.Err())
 	case <-ctx.Done():
 		return nil
 	}
@@ -289,11 +307,12 @@ func (g *Gateway) announce(ctx context.Context) error {
 	if err := notify("READY=1"); err != nil {
 		g.log.Warn("systemd", "error", err)
 	}
-	err := watchdog(ctx, func() bool { return g.ready() == nil })
-	if err != nil {
-		g.log.Warn("systemd", "error", err)
-	}
-	<-ctx.Done()
+	watchdog(ctx, func() error {
+		if err := g.ready(); err != nil {
+			return nil // systemd may draw its conclusions
+		}
+		return notify("WATCHDOG=1")
+	})
 	if err := notify("STOPPING=1"); err != nil {
 		g.log.Warn("systemd", "error", err)
 	}

@@ -108,8 +108,12 @@ func (g *Gateway) outbound(topic string, marks []storequeue.Mark) []storequeue.M
 // change that.
 func (g *Gateway) receive(ctx context.Context, l *link, m storequeue.Message) error {
 	err := g.broker.Publish(ctx, l.identity, m)
-	if errors.Is(err, broker.ErrDenied) {
-		return nil // counted and logged by the broker
+	switch {
+	case errors.Is(err, broker.ErrDenied): // counted and logged by the broker
+		return nil
+	case errors.Is(err, broker.ErrTopic):
+		g.log.Warn("a message from the cloud cannot be taken", "link", l.name, "error", err)
+		return nil
 	}
 	return err
 }

@@ -218,3 +218,18 @@ func TestRemovedUserIsCut(t *testing.T) {
 		t.Error("still connected after 5 s")
 	}
 }
+
+// A topic that no store can hold is refused, and the gateway starts again.
+func TestTopicThatIsTooLong(t *testing.T) {
+	s := newSite(t, newCloud(t, ""), "")
+	g := startGateway(t, s.config)
+	cl := dial(t, client.Options{Address: fmt.Sprintf("127.0.0.1:%d", s.plain), ClientID: "x", CleanStart: true})
+	long := client.Message{Topic: "plant/" + strings.Repeat("x", 40_000), Payload: []byte("1"), QoS: 1, Retain: true}
+	if err := cl.Publish(t.Context(), long); err == nil {
+		t.Error("it was acknowledged")
+	}
+	if code := g.stop(t, 5*time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	startGateway(t, s.config)
+}

@@ -39,7 +39,7 @@ func (g *Gateway) Status() admin.Status {
 	st := admin.Status{
 		Gateway: admin.GatewayStatus{ID: g.cfg.Gateway.ID, Version: g.opt.Version, Started: g.started, Epoch: g.queue.Epoch()},
 		Queue: admin.QueueStatus{
-			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused,
+			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Damaged: q.Damaged,
 			Readers: []admin.ReaderStatus{},
 		},
 		Links: []admin.LinkStatus{}, Devices: []admin.DeviceStatus{},
@@ -55,7 +55,7 @@ func (g *Gateway) Status() admin.Status {
 		s := l.Stats()
 		st.Links = append(st.Links, admin.LinkStatus{
 			Name: l.name, Connected: s.Connected, Since: s.Since, Server: s.Server, Waiting: waiting[l.reader.Name()],
-			Delivered: s.Acked, Dropped: s.Skipped + s.Expired + s.Quarantined, Error: s.LastError,
+			Delivered: s.Acked, Forbidden: s.Skipped, Expired: s.Expired, Refused: s.Quarantined, Error: s.LastError,
 		})
 	}
 	for _, d := range g.devices {
@@ -65,7 +65,10 @@ func (g *Gateway) Status() admin.Status {
 		})
 	}
 	b := g.broker.Stats()
-	st.Clients = admin.ClientStatus{Connected: b.Connections, Sessions: b.Sessions, LoginFailures: b.AuthFailures, Denied: b.Denied}
+	st.Clients = admin.ClientStatus{
+		Connected: b.Connections, Sessions: b.Sessions, LoginFailures: b.AuthFailures, Denied: b.Denied,
+		DroppedSlow: b.DroppedSlow, DroppedLarge: b.DroppedLarge, DroppedOld: b.DroppedExpired, Panics: b.Panics,
+	}
 	return st
 }
 

@@ -87,6 +87,11 @@ func (r *Reader) Next(ctx context.Context, after uint64, limit int) ([]Message, 
 	}
 }
 
+// Poll is Next that does not wait: no messages means that there is none now.
+func (r *Reader) Poll(after uint64, limit int) ([]Message, error) {
+	return r.read(context.Background(), after, limit)
+}
+
 func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, error) {
 	r.mu.Lock()
 	newest, gone, waiting := r.newest, r.gone, int(r.waiting)

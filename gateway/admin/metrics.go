@@ -26,6 +26,12 @@ func metrics(st Status) []byte {
 	one("sessions", "gauge", "Local sessions, connected or waiting.", st.Clients.Sessions)
 	one("login_failures_total", "counter", "Logins refused.", st.Clients.LoginFailures)
 	one("denied_total", "counter", "Actions refused by the rules.", st.Clients.Denied)
+	one("queue_damaged_total", "counter", "Times a damaged message was left out.", st.Queue.Damaged)
+	one("panics_total", "counter", "Connections closed after a defect of the gateway.", st.Clients.Panics)
+	family("client_dropped_total", "counter", "Messages that did not reach a local subscriber.")
+	fmt.Fprintf(&b, "headgate_client_dropped_total{reason=\"slow\"} %d\n", st.Clients.DroppedSlow)
+	fmt.Fprintf(&b, "headgate_client_dropped_total{reason=\"large\"} %d\n", st.Clients.DroppedLarge)
+	fmt.Fprintf(&b, "headgate_client_dropped_total{reason=\"expired\"} %d\n", st.Clients.DroppedOld)
 	family("link_connected", "gauge", "1 while the link is up.")
 	for _, l := range st.Links {
 		fmt.Fprintf(&b, "headgate_link_connected{link=%s} %d\n", label(l.Name), number(l.Connected))
@@ -38,9 +44,11 @@ func metrics(st Status) []byte {
 	for _, l := range st.Links {
 		fmt.Fprintf(&b, "headgate_link_delivered_total{link=%s} %d\n", label(l.Name), l.Delivered)
 	}
-	family("link_dropped_total", "counter", "Messages dropped by rule, by age or after three refusals.")
+	family("link_dropped_total", "counter", "Messages that did not reach the cloud and will not: no rule lets them leave, too old, or refused by the cloud.")
 	for _, l := range st.Links {
-		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s} %d\n", label(l.Name), l.Dropped)
+		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"forbidden\"} %d\n", label(l.Name), l.Forbidden)
+		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"expired\"} %d\n", label(l.Name), l.Expired)
+		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"refused\"} %d\n", label(l.Name), l.Refused)
 	}
 	family("device_up", "gauge", "1 while the device's values can be had.")
 	for _, d := range st.Devices {

@@ -26,6 +26,7 @@ type QueueStatus struct {
 	MaxBytes int64          `json:"max_bytes"`
 	Segments int            `json:"segments"`
 	Refused  uint64         `json:"refused"` // messages refused because it was full
+	Damaged  uint64         `json:"damaged"` // times a damaged message was left out
 	Readers  []ReaderStatus `json:"readers"`
 }
 
@@ -44,7 +45,9 @@ type LinkStatus struct {
 	Server    string    `json:"server"`
 	Waiting   uint64    `json:"waiting"`
 	Delivered uint64    `json:"delivered"` // since start
-	Dropped   uint64    `json:"dropped"`   // by rule, age or quarantine, since start
+	Forbidden uint64    `json:"forbidden"` // dropped because no rule lets them leave any more, since start
+	Expired   uint64    `json:"expired"`   // dropped by their age, since start
+	Refused   uint64    `json:"refused"`   // dropped because the cloud will not take them, since start
 	Error     string    `json:"error,omitempty"`
 }
 
@@ -63,4 +66,8 @@ type ClientStatus struct {
 	Sessions      int    `json:"sessions"`
 	LoginFailures uint64 `json:"login_failures"`
 	Denied        uint64 `json:"denied"`
+	DroppedSlow   uint64 `json:"dropped_slow"`    // QoS 0, the subscriber did not read fast enough
+	DroppedLarge  uint64 `json:"dropped_large"`   // larger than the subscriber takes
+	DroppedOld    uint64 `json:"dropped_expired"` // their time was over
+	Panics        uint64 `json:"panics"`          // connections closed after a defect of ours
 }

@@ -101,7 +101,12 @@ func New(cfg Config) (*Broker, error) {
 	if err := b.restoreRetained(); err != nil {
 		return nil, fmt.Errorf("restore retained messages: %w", err)
 	}
-	if err := b.restoreSessions(); err != nil {
+	err := b.restoreSessions()
+	if errors.Is(err, storequeue.ErrFull) { // what is left over stays until there is room
+		b.log.Error("sessions that ended cannot be cleared away", "error", err)
+		err = nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("restore sessions: %w", err)
 	}
 	return b, nil

@@ -58,6 +58,8 @@ func fill[T int | int64 | time.Duration](v *T, def T) {
 
 const (
 	maxClientID = 128             // bytes
+	maxTopic    = 4096            // bytes of a topic or a filter
+	maxReplay   = 1000            // messages waiting for a session, from which it gets no more retained ones
 	lingerTime  = time.Second     // a closing connection's last words
 	stopTime    = 2 * time.Second // from the end of Run's context to the last socket closed
 )

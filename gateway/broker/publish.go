@@ -12,8 +12,11 @@ import (
 	"github.com/headgate-io/headgate/storequeue"
 )
 
-// ErrDenied is what Publish answers when no rule allows it.
-var ErrDenied = errors.New("no rule allows it")
+// What Publish answers when trying again does not help.
+var (
+	ErrDenied = errors.New("no rule allows it")
+	ErrTopic  = errors.New("not a topic, or too long")
+)
 
 // A publication is one message on its way through the broker. They are reused:
 // whoever calls route gives it away.
@@ -111,7 +114,7 @@ func (c *conn) resolve(p *mqtt.Publish) (string, error) {
 
 // refusal says why id may not publish to topic; Success: it may.
 func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
-	if strings.Count(topic, "/") >= b.limits.TopicLevels || mqtt.CheckTopic(topic) != nil {
+	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.TopicLevels || mqtt.CheckTopic(topic) != nil {
 		return mqtt.TopicNameInvalid
 	}
 	if topic[0] == '$' || !b.access.Allow(id, access.Publish, topic) { // [MQTT-4.7.2-1]: '$' is the server's
@@ -179,7 +182,7 @@ func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue
 	switch b.verdict(from, &m) {
 	case mqtt.Success:
 	case mqtt.TopicNameInvalid:
-		return fmt.Errorf("publish to %q: not a topic, or more than %d levels: see broker.limits", m.Topic, b.limits.TopicLevels)
+		return fmt.Errorf("publish to %.200q: %w: at most %d levels (see broker.limits) and %d bytes", m.Topic, ErrTopic, b.limits.TopicLevels, maxTopic)
 	case mqtt.QuotaExceeded:
 		return fmt.Errorf("publish to %q: too many retained messages: see broker.limits", m.Topic)
 	default:
@@ -223,7 +226,7 @@ func (b *Broker) route(p *publication) {
 		m.For = b.outbound(m.Topic, m.For)
 	}
 	if m.Retain {
-		p.retained = retainedCopy(m)
+		p.retained = clone(m)
 		m.For = append(m.For, storequeue.Mark{Reader: b.retained.reader.ID(), QoS: m.QoS})
 	}
 	if m.QoS == 0 && len(m.For) == 0 && p.result == nil {

@@ -108,7 +108,7 @@ func (b *Broker) restoreSession(s *session, r *sessionRecord) error {
 		return errors.New("its client id has two sessions")
 	}
 	if r.Reader {
-		if err := b.openReader(s); err != nil {
+		if err := b.openReader(s, true); err != nil {
 			return err
 		}
 	}

@@ -31,9 +31,6 @@ type shelf struct {
 	children map[string]*shelf
 }
 
-// retainedCopy is what is kept of m when it is retained.
-func retainedCopy(m *storequeue.Message) *storequeue.Message { return clone(m) }
-
 func weight(m *storequeue.Message) int64 {
 	if m == nil {
 		return 0
@@ -168,7 +165,7 @@ type retainedRecord struct {
 	Expires     time.Time             `json:"expires,omitzero"`
 	ContentType string                `json:"content_type,omitempty"`
 	Response    string                `json:"response_topic,omitempty"`
-	Correlation []byte                `json:"correlation_data,omitempty"`
+	Correlation []byte                `json:"correlation_data"`
 	Text        bool                  `json:"text,omitempty"`
 	Properties  []storequeue.Property `json:"properties,omitempty"`
 }
@@ -195,7 +192,8 @@ func (r *retainedRecord) message(topic string) *storequeue.Message {
 	}
 }
 
-// restoreRetained loads the queue's state and replays what the log has behind it.
+// restoreRetained loads the queue's state and replays what the log has behind
+// it. It writes nothing: a full disk must not keep the house from starting.
 func (b *Broker) restoreRetained() (err error) {
 	r := &b.retained
 	r.limits = &b.limits
@@ -210,19 +208,17 @@ func (b *Broker) restoreRetained() (err error) {
 		r.put(rec.message(topic))
 		return nil
 	})
-	for err == nil && r.waiting(b.queue) > 0 {
-		err = b.fold(context.Background(), func(m *storequeue.Message) { r.put(m) })
+	for after := r.reader.Acked(); err == nil; {
+		var msgs []storequeue.Message
+		if msgs, err = r.reader.Poll(after, foldBatch); len(msgs) == 0 {
+			break
+		}
+		for i := range msgs {
+			r.put(&msgs[i])
+		}
+		after = msgs[len(msgs)-1].Seq
 	}
 	return err
-}
-
-func (r *retained) waiting(q *storequeue.Queue) uint64 {
-	for _, s := range q.Stats().Readers {
-		if s.Name == r.reader.Name() && s.Durable {
-			return s.Waiting
-		}
-	}
-	return 0
 }
 
 const foldBatch = 256
@@ -231,7 +227,7 @@ const foldBatch = 256
 // ctx ends. Memory has them already.
 func (b *Broker) foldLoop(ctx context.Context) {
 	for {
-		err := b.fold(ctx, nil)
+		err := b.fold(ctx)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil, errors.Is(err, storequeue.ErrClosed), errors.Is(err, storequeue.ErrFailed):
@@ -245,8 +241,8 @@ func (b *Broker) foldLoop(ctx context.Context) {
 	}
 }
 
-// fold moves one batch, waiting for its first message, and shows each to see.
-func (b *Broker) fold(ctx context.Context, see func(*storequeue.Message)) error {
+// fold moves one batch, waiting for its first message.
+func (b *Broker) fold(ctx context.Context) error {
 	reader := b.retained.reader
 	msgs, err := reader.Next(ctx, reader.Acked(), foldBatch)
 	if err != nil {
@@ -256,9 +252,6 @@ func (b *Broker) fold(ctx context.Context, see func(*storequeue.Message)) error 
 	for i := range msgs {
 		if changes[i], err = retainedChange(&msgs[i]); err != nil {
 			return err
-		}
-		if see != nil {
-			see(&msgs[i])
 		}
 	}
 	return reader.Checkpoint(msgs[len(msgs)-1].Seq, changes...)

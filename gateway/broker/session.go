@@ -227,12 +227,12 @@ func (b *Broker) wipe(s *session) error {
 	return nil
 }
 
-// openReader gives the session its place in the log, durable if the session is.
-func (b *Broker) openReader(s *session) (err error) {
+// openReader gives the session its place in the log.
+func (b *Broker) openReader(s *session, durable bool) (err error) {
 	if s.reader != nil {
 		return nil
 	}
-	if s.expiry > 0 {
+	if durable {
 		s.reader, err = b.queue.Reader(s.readerName())
 	} else {
 		s.reader, err = b.queue.TransientReader(s.readerName())

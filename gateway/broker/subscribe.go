@@ -61,7 +61,7 @@ func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqt
 	if !shared {
 		filter = want.Filter
 	}
-	if mqtt.CheckFilter(want.Filter) != nil || strings.Count(filter, "/") >= c.b.limits.TopicLevels {
+	if len(want.Filter) > maxTopic || mqtt.CheckFilter(want.Filter) != nil || strings.Count(filter, "/") >= c.b.limits.TopicLevels {
 		return mqtt.TopicFilterInvalid
 	}
 	if !c.b.access.AllowFilter(c.id, filter) {
@@ -80,7 +80,7 @@ func (c *conn) keep(subs map[string]*subscription, granted []subscriptionRecord)
 	s := c.session
 	for _, r := range granted {
 		if r.QoS > 0 {
-			if err := c.b.openReader(s); err != nil {
+			if err := c.b.openReader(s, s.expiry > 0); err != nil {
 				return err
 			}
 		}
@@ -162,11 +162,15 @@ func (c *conn) sendRetained(sub *subscription) {
 		return
 	}
 	now := time.Now()
+	busy := sub.qos > 0 && c.session.reader.Waiting() > maxReplay // or each SUBSCRIBE would add to the log
 	for _, m := range c.b.retained.match(sub.match) {
 		switch {
 		case expired(m, now) || !c.may(access.Subscribe, m.Topic) || !c.b.mayStand(m):
 		case m.QoS == 0 || sub.qos == 0:
 			c.sendRetainedLive(sub, m, now)
+		case busy:
+			c.b.stats.refused.Add(1)
+			c.b.rarely.log(c.b.log.Warn, "retained messages left out: too much waits for this client", "client", c.session.clientID)
 		default:
 			again := *m
 			again.For = []storequeue.Mark{{Reader: sub.reader, QoS: sub.qos, Flags: viaRetained}}

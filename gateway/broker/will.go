@@ -37,6 +37,7 @@ func (b *Broker) publishWill(w *will) {
 	marks := p.msg.For[:0]
 	p.msg = w.msg
 	p.msg.For = marks
+	p.msg.Time = time.Now()
 	if w.expiry > 0 {
 		p.msg.Expires = time.Now().Add(w.expiry)
 	}
