@@ -70,6 +70,7 @@ type Gateway struct {
 	runtime string // folder for sockets
 
 	published atomic.Uint64 // by devices
+	lost      losses
 }
 
 // New opens the gateway that cfg describes. What it opened is closed by Run,
@@ -246,6 +247,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return g.announce(ctx) })
 	group.Go(func() error { return g.watchDisk(ctx) })
 	group.Go(func() error { return g.watchUsers(ctx) })
+	group.Go(func() error { return g.announceLosses(ctx) })
 	err := group.Wait()
 	return errors.Join(err, g.Close())
 }

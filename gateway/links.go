@@ -23,6 +23,8 @@ type link struct {
 	name     string
 	identity access.Identity
 	reader   *storequeue.Reader
+
+	quarantine *storequeue.Reader
 }
 
 // linkReader is what readers of links are called by, before the link's name.
@@ -34,7 +36,14 @@ func (g *Gateway) openLinks() error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", cfg.Name, err)
 		}
-		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, reader: reader}
+		quarantine, err := g.queue.Reader(quarantineReader + cfg.Name)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", cfg.Name, err)
+		}
+		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, reader: reader, quarantine: quarantine}
+		if err := g.requeue(l); err != nil {
+			return err
+		}
 		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), reader); err != nil {
 			return fmt.Errorf("%w: %w", ErrSetup, err)
 		}
@@ -76,11 +85,12 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 		Name: cfg.Name, Gateway: g.cfg.Gateway.ID, Epoch: g.queue.Epoch(),
 		Servers: cfg.Servers, ClientID: cfg.ClientID, KeepAlive: cfg.KeepAlive, SessionExpiry: cfg.SessionExpiry, MaxPause: g.opt.MaxPause,
 		Send: routes(cfg.Send), Receive: routes(cfg.Receive),
-		Match:  mqtt.Match,
-		Leaves: func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },
-		Handle: func(ctx context.Context, m storequeue.Message) error { return g.receive(ctx, l, m) },
-		TLS:    pki.Client(pki.ClientFiles{CA: cfg.CA, Certificate: cfg.Certificate, Key: cfg.Key}),
-		Logger: g.log,
+		Match:   mqtt.Match,
+		Leaves:  func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },
+		Handle:  func(ctx context.Context, m storequeue.Message) error { return g.receive(ctx, l, m) },
+		Dropped: func(m storequeue.Message, why northbound.Drop, _ byte) { g.dropped(l, m, why) },
+		TLS:     pki.Client(pki.ClientFiles{CA: cfg.CA, Certificate: cfg.Certificate, Key: cfg.Key}),
+		Logger:  g.log,
 	}
 }
 

@@ -130,7 +130,7 @@ func (l *Link) keep(w *window, cause error) {
 	rest := w.reset()
 	var d *disconnectError
 	if errors.As(cause, &d) && blamesMessage(d.code) {
-		blame(rest, d.code)
+		l.redo.blame(rest, d.code)
 	}
 	l.redo.take(w.done(), rest)
 }

@@ -49,9 +49,9 @@ type Config struct {
 	// again. Calls do not overlap; ctx ends with the connection. The callee
 	// owns m.
 	Handle func(ctx context.Context, m storequeue.Message) error
-	// Quarantine, if set, gets each message that the server refused for good,
-	// before the cursor passes it. code is the server's reason code.
-	Quarantine func(m storequeue.Message, code byte)
+	// Dropped, if set, gets each message that will not be delivered, before the
+	// cursor passes it. code is the server's reason code for Refused.
+	Dropped func(m storequeue.Message, why Drop, code byte)
 	// TLS is asked at every connect, so that renewed certificates are used.
 	TLS func(serverName string) (*tls.Config, error)
 

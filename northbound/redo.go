@@ -1,6 +1,10 @@
 package northbound
 
-import "github.com/headgate-io/headgate/storequeue"
+import (
+	"github.com/eclipse/paho.golang/packets"
+
+	"github.com/headgate-io/headgate/storequeue"
+)
 
 // A redo is what is known of messages behind the cursor's gap when they come
 // from the source again: after a refusal, or on a new connection. It is for
@@ -10,22 +14,31 @@ type redo struct {
 	until   uint64               // the newest of them
 	moved   map[string]struct{}  // topics with a message sent again: those behind it follow
 	strikes map[uint64]int       // final refusals by message
+	singled map[uint64]struct{}  // refused while others were taken: it is the message, not the link
 	dead    map[uint64]byte      // what goes into quarantine, and why
 }
 
 func newRedo() redo {
 	return redo{
 		known: map[uint64]slotState{}, moved: map[string]struct{}{},
-		strikes: map[uint64]int{}, dead: map[uint64]byte{},
+		strikes: map[uint64]int{}, singled: map[uint64]struct{}{}, dead: map[uint64]byte{},
 	}
 }
 
 const maxStrikes = 3
 
 // take learns from what a window held after cursor. It returns the code of a
-// refusal that asks for time, or zero.
+// refusal that asks for time, or zero. "Not authorized" asks for time too,
+// unless a message behind it was taken: a wrong access list at the cloud refuses
+// everything, and must not clear the backlog away in a minute.
 func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 	r.forget(cursor)
+	lastTaken := uint64(0)
+	for _, s := range rest {
+		if s.state == slotDone {
+			lastTaken = s.seq
+		}
+	}
 	for _, s := range rest {
 		r.until = max(r.until, s.seq)
 		switch {
@@ -34,6 +47,9 @@ func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 		case s.state == slotRefused && !refusedForGood(s.code):
 			later = s.code
 		case s.state == slotRefused:
+			if s.code == packets.PubackNotAuthorized && !r.isSingled(s.seq, lastTaken) {
+				later = s.code
+			}
 			if r.strikes[s.seq]++; r.strikes[s.seq] >= maxStrikes {
 				r.dead[s.seq] = s.code
 			}
@@ -42,12 +58,25 @@ func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 	return later
 }
 
+func (r *redo) isSingled(seq, lastTaken uint64) bool {
+	if lastTaken > seq {
+		r.singled[seq] = struct{}{}
+	}
+	_, ok := r.singled[seq]
+	return ok
+}
+
 // forget drops what the cursor has passed.
 func (r *redo) forget(cursor uint64) {
 	for seq := range r.strikes {
 		if seq <= cursor {
 			delete(r.strikes, seq)
 			delete(r.dead, seq)
+		}
+	}
+	for seq := range r.singled {
+		if seq <= cursor {
+			delete(r.singled, seq)
 		}
 	}
 	if cursor >= r.until {
@@ -93,8 +122,9 @@ func (r *redo) verdict(m *storequeue.Message) verdict {
 	return sendIt
 }
 
-// blame marks the only message in flight as refused, if there is just one.
-func blame(rest []slot, code byte) {
+// blame marks the only message in flight as refused, if there is just one: a
+// server that ends the connection over it leaves no doubt which.
+func (r *redo) blame(rest []slot, code byte) {
 	var only *slot
 	for i := range rest {
 		if rest[i].state != slotSent {
@@ -107,5 +137,6 @@ func blame(rest []slot, code byte) {
 	}
 	if only != nil {
 		only.state, only.code = slotRefused, code
+		r.singled[only.seq] = struct{}{}
 	}
 }

@@ -16,7 +16,7 @@ type sender struct {
 	link  *Link
 	after uint64  // sent up to here
 	pause backoff // while the server refuses for now
-	done  uint64  // where the cursor stood at the last pause
+	taken uint64  // by the cloud, at the last pause
 
 	props, head []byte // room to encode in
 }
@@ -112,14 +112,11 @@ func (s *sender) send(m *storequeue.Message) {
 	switch {
 	case route == nil || !l.cfg.Leaves(m.Topic):
 		l.status.skipped.Add(1)
-		s.window.add(m.Seq, slotLeft)
-		if muted, ok := l.status.skipLog.allow(); ok {
-			l.log.Warn("stored messages may not leave any more: dropped", "topic", m.Topic, "muted", muted)
-		}
+		s.drop(m, Forbidden, 0)
 		return
 	case !m.Expires.IsZero() && !now.Before(m.Expires):
 		l.status.expired.Add(1)
-		s.window.add(m.Seq, slotLeft)
+		s.drop(m, Expired, 0)
 		return
 	}
 	p, err := l.publication(m, route, now, s.props)
@@ -149,11 +146,16 @@ func (s *sender) quarantine(m *storequeue.Message, code byte) {
 	l := s.link
 	l.status.quarantined.Add(1)
 	if muted, ok := l.status.quarantineLog.allow(); ok {
-		l.log.Error("message quarantined: the cloud will not take it", "topic", m.Topic, "seq", m.Seq,
+		l.log.Error("the cloud will not take a message: taken out of the way", "topic", m.Topic, "seq", m.Seq,
 			"bytes", len(m.Payload), "code", codeText(code), "muted", muted)
 	}
-	if l.cfg.Quarantine != nil {
-		l.cfg.Quarantine(*m, code)
+	s.drop(m, Refused, code)
+}
+
+// drop lets the cursor pass a message that was not delivered, and says so.
+func (s *sender) drop(m *storequeue.Message, why Drop, code byte) {
+	if s.link.cfg.Dropped != nil {
+		s.link.cfg.Dropped(*m, why, code)
 	}
 	s.window.add(m.Seq, slotLeft)
 }
@@ -175,11 +177,11 @@ func (s *sender) rewind(ctx context.Context) {
 	if later == 0 {
 		return
 	}
-	if s.after > s.done {
+	if taken := s.link.status.acked.Load(); taken > s.taken {
 		s.pause.reset()
+		s.taken = taken
 	}
-	s.done = s.after
 	s.window.slow()
-	s.link.status.note(fmt.Sprintf("the server refuses messages for now (%s): they wait here; look at its quota and its log", codeText(later)))
+	s.link.status.note(fmt.Sprintf("the server refuses messages (%s): they wait here; look at its access list, its quota and its log", codeText(later)))
 	s.pause.wait(ctx)
 }

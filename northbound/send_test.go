@@ -47,7 +47,7 @@ func TestRefusals(t *testing.T) {
 				src.put(t, numbered(n)...)
 				cfg := testConfig()
 				var quarantined []string
-				cfg.Quarantine = func(m storequeue.Message, code byte) {
+				cfg.Dropped = func(m storequeue.Message, _ Drop, code byte) {
 					quarantined = append(quarantined, fmt.Sprintf("%d %s %#x", m.Seq, m.Topic, code))
 					src.leaveOut(m.Seq)
 				}
@@ -120,7 +120,7 @@ func TestEveryTenthRefused(t *testing.T) {
 		src := newSource(t, c)
 		src.put(t, numbered(n)...)
 		cfg := testConfig()
-		cfg.Quarantine = func(m storequeue.Message, _ byte) { src.leaveOut(m.Seq) }
+		cfg.Dropped = func(m storequeue.Message, _ Drop, _ byte) { src.leaveOut(m.Seq) }
 		l, stop := start(t, cfg, src, c)
 		defer stop()
 		until(t, "done", func() bool { return src.Acked() == n })
@@ -146,7 +146,7 @@ func TestTooLarge(t *testing.T) {
 		msgs[4].Payload = make([]byte, 2000)
 		src.put(t, msgs...)
 		cfg := testConfig()
-		cfg.Quarantine = func(m storequeue.Message, code byte) {
+		cfg.Dropped = func(m storequeue.Message, _ Drop, code byte) {
 			if code != 0x95 || m.Seq != 5 {
 				t.Errorf("quarantined %d with %#x", m.Seq, code)
 			}
@@ -370,4 +370,40 @@ func TestWants(t *testing.T) {
 	if got := l.replyTopic(l.cfg.Send, "p/x"); got != "plant/x" {
 		t.Errorf("an answer for p/x goes to %s here", got)
 	}
+}
+
+// A cloud whose access list is wrong refuses everything. It is asked less and
+// less often, so that hardly anything is taken out of the way for it; when the
+// list is right, all the rest arrives.
+func TestWrongAccessListAtTheCloud(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 500
+		c := newCloud(t)
+		c.rtt = 5 * time.Millisecond
+		began, served := time.Now(), 0
+		c.reply = func(_ int, p *packets.Publish) byte {
+			served++
+			if served > 100 && time.Since(began) < 10*time.Minute {
+				return 0x87
+			}
+			return 0
+		}
+		src := newSource(t, c)
+		src.put(t, numbered(n)...)
+		cfg := testConfig()
+		dropped := 0
+		cfg.Dropped = func(m storequeue.Message, why Drop, code byte) {
+			dropped++
+			src.leaveOut(m.Seq)
+		}
+		l, stop := start(t, cfg, src, c)
+		defer stop()
+		until(t, "done", func() bool { return src.Acked() == n })
+		if took := time.Since(began); took < 10*time.Minute || took > 13*time.Minute {
+			t.Errorf("done after %v", took)
+		}
+		if st := l.Stats(); dropped > 50 || st.Quarantined != uint64(dropped) || len(c.ackedIDs()) != n-dropped {
+			t.Errorf("%d dropped, %d taken, stats %+v", dropped, len(c.ackedIDs()), st)
+		}
+	})
 }

@@ -29,6 +29,21 @@ type Stats struct {
 	Looped   uint64 // came back from the cloud with this gateway's hg-id
 }
 
+// Drop is why a message was not delivered.
+type Drop byte
+
+// The three reasons.
+const (
+	Forbidden Drop = iota + 1 // no rule or route lets it leave any more
+	Expired                   // too old when its turn came
+	Refused                   // the cloud does not take it
+)
+
+// String is the word for people and metrics.
+func (d Drop) String() string {
+	return [...]string{"", "forbidden", "expired", "refused"}[d]
+}
+
 type status struct {
 	sent, acked, skipped, expired, quarantined atomic.Uint64
 	received, unwanted, looped                 atomic.Uint64
@@ -43,7 +58,7 @@ type status struct {
 	reported    string // the last reason that was logged
 	refused     map[byte]uint64
 
-	skipLog, quarantineLog, unwantedLog, loopLog throttle
+	quarantineLog, unwantedLog, loopLog throttle
 }
 
 // Stats returns the numbers of this moment.

@@ -163,10 +163,11 @@ func (w *window) reset() []slot {
 	return rest
 }
 
-// slow begins again with one message at a time.
+// slow begins again with two messages: what becomes of the second tells whether
+// the first was meant or everything.
 func (w *window) slow() {
 	w.mu.Lock()
-	w.limit = 1
+	w.limit = min(2, w.max)
 	w.mu.Unlock()
 }
 

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/headgate-io/headgate/northbound"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// losses gathers what will not be delivered until it is announced on
+// hg/{gateway}/lost: how many, which topics, from when to when, and why.
+type losses struct {
+	mu  sync.Mutex // covers all
+	all map[lossKey]*loss
+}
+
+type lossKey struct{ link, reason string }
+
+// A loss is one announcement; its JSON names are stable.
+type loss struct {
+	Link   string   `json:"link"`
+	Reason string   `json:"reason"` // forbidden, expired or refused
+	Count  uint64   `json:"count"`
+	Topics []string `json:"topics"` // the first ten
+	From   int64    `json:"from"`   // when the first and the last of them was accepted, Unix milliseconds
+	To     int64    `json:"to"`
+}
+
+const (
+	lossTopics    = 10
+	announceEvery = 10 * time.Second
+)
+
+func (l *losses) add(link string, why northbound.Drop, m *storequeue.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all == nil {
+		l.all = map[lossKey]*loss{}
+	}
+	k := lossKey{link, why.String()}
+	at := m.Time.UnixMilli()
+	e := l.all[k]
+	if e == nil {
+		e = &loss{Link: k.link, Reason: k.reason, From: at, To: at}
+		l.all[k] = e
+	}
+	e.Count++
+	e.From, e.To = min(e.From, at), max(e.To, at)
+	if len(e.Topics) < lossTopics && !slices.Contains(e.Topics, m.Topic) {
+		e.Topics = append(e.Topics, m.Topic)
+	}
+}
+
+func (l *losses) take() []*loss {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*loss
+	for _, e := range l.all {
+		out = append(out, e)
+	}
+	clear(l.all)
+	return out
+}
+
+// announceLosses says every ten seconds, and once more at the end, what was
+// dropped since.
+func (g *Gateway) announceLosses(ctx context.Context) error {
+	tick := time.NewTicker(announceEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			g.sayLosses(ctx)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			g.sayLosses(last)
+			return nil
+		}
+	}
+}
+
+func (g *Gateway) sayLosses(ctx context.Context) {
+	for _, e := range g.lost.take() {
+		g.log.Error("messages will not be delivered", "link", e.Link, "reason", e.Reason, "count", e.Count,
+			"topics", e.Topics, "from", time.UnixMilli(e.From), "to", time.UnixMilli(e.To))
+		payload, err := json.Marshal(e)
+		if err == nil {
+			err = g.broker.Publish(ctx, self, storequeue.Message{
+				Topic: "hg/" + g.cfg.Gateway.ID + "/lost", Payload: payload, QoS: 1, Text: true, ContentType: "application/json",
+			})
+		}
+		if err != nil {
+			g.log.Error("announce lost messages", "error", err)
+		}
+	}
+}

@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/headgate-io/headgate/northbound"
+	"github.com/headgate-io/headgate/storequeue"
+)
+
+// What a cloud refuses for good is kept in the queue for a reader of its own,
+// and tried again at the next start: by then somebody may have mended the
+// cloud's access list.
+const (
+	quarantineReader = "quarantine/"
+	maxQuarantine    = 10_000 // messages a link; beyond it they are lost, and announced
+)
+
+// dropped takes what a link will not deliver. It is kept if there is hope, and
+// otherwise announced.
+func (g *Gateway) dropped(l *link, m storequeue.Message, why northbound.Drop) {
+	if why == northbound.Refused && l.quarantine.Waiting() < maxQuarantine {
+		m.Seq, m.For = 0, []storequeue.Mark{{Reader: l.quarantine.ID(), QoS: m.QoS}}
+		err := g.queue.Append(context.Background(), m) // the cursor passes it next: it has to be on disk
+		if err == nil {
+			return
+		}
+		g.log.Error("keep a message that the cloud refused", "link", l.name, "topic", m.Topic, "error", err)
+	}
+	g.lost.add(l.name, why, &m)
+}
+
+// requeue gives a link what was quarantined before this start. The messages
+// get new sequence numbers: the cloud never took them under the old ones.
+func (g *Gateway) requeue(l *link) error {
+	n := 0
+	for after := l.quarantine.Acked(); ; {
+		msgs, err := l.quarantine.Poll(after, 256)
+		if err != nil {
+			return err
+		}
+		if len(msgs) == 0 {
+			break
+		}
+		after = msgs[len(msgs)-1].Seq
+		for i := range msgs {
+			msgs[i].For = []storequeue.Mark{{Reader: l.reader.ID(), QoS: msgs[i].QoS}}
+		}
+		if err := g.queue.Append(context.Background(), msgs...); err != nil {
+			return fmt.Errorf("requeue for link %s: %w", l.name, err)
+		}
+		if err := l.quarantine.Checkpoint(after); err != nil {
+			return fmt.Errorf("requeue for link %s: %w", l.name, err)
+		}
+		n += len(msgs)
+	}
+	if n > 0 {
+		g.log.Warn("messages that the cloud refused before this start are tried again", "link", l.name, "messages", n)
+	}
+	return nil
+}
