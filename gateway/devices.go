@@ -35,10 +35,12 @@ func (g *Gateway) openDevices() error {
 	return nil
 }
 
+const builtInAdapter = "modbus"
+
 // adapter names every kind of adapter there is: Modbus is built in, any other
 // name is a plugin.
 func (g *Gateway) adapter(cfg config.Device) (southbound.Adapter, error) {
-	if cfg.Adapter == "modbus" {
+	if cfg.Adapter == builtInAdapter {
 		return g.buses[cfg.Bus].Adapter(modbusDevice(cfg))
 	}
 	path, err := plugin.Find(g.cfg.Gateway.Plugins, cfg.Adapter)

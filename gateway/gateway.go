@@ -21,7 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -80,6 +79,9 @@ func New(cfg *config.Config, opt Options) (*Gateway, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger, started: time.Now()}
+	for _, w := range Warnings(cfg) {
+		g.log.Warn(w)
+	}
 	for _, step := range []func() error{g.openDisk, g.openAccess, g.openLinks, g.openBroker, g.openDevices} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, g.Close())
@@ -93,6 +95,9 @@ func (g *Gateway) openDisk() error {
 	data := g.cfg.Gateway.Data
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return fmt.Errorf("%w: make the data folder: %w; give it to the user that the gateway runs as", ErrSetup, err)
+	}
+	if fi, err := os.Stat(data); err == nil && fi.Mode().Perm()&0o022 != 0 {
+		g.log.Warn("others may write into the data folder: run chmod 0700 on it", "folder", data, "mode", fi.Mode().Perm())
 	}
 	if g.runtime = runtimeDir(g.cfg); len(g.runtime) > maxSocketDir {
 		return fmt.Errorf("%w: the folder %s is too long for a socket: move gateway.data to a shorter path", ErrSetup, g.runtime)
@@ -108,6 +113,9 @@ func (g *Gateway) openDisk() error {
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log,
 	})
+	if errors.Is(err, storequeue.ErrMissing) {
+		err = fmt.Errorf("%w; to start anew, without what it held, move the whole data folder %s away", err, data)
+	}
 	if err != nil {
 		return setup(err)
 	}
@@ -200,13 +208,10 @@ func serverFiles(l config.Listener) pki.ServerFiles {
 // of a gateway whose configuration keeps them in its data folder. Keys that an
 // image carries would be everybody's keys.
 func (g *Gateway) firstKeys(l config.Listener) error {
-	dir := filepath.Join(g.cfg.Gateway.Data, "pki")
-	if l.Certificate != filepath.Join(dir, pki.BrokerCertificate) || l.Key != filepath.Join(dir, pki.BrokerKey) {
+	if !needsFirstKeys(g.cfg, l) {
 		return nil
 	}
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	dir := filepath.Dir(l.Certificate)
 	host, err := os.Hostname()
 	if err != nil {
 		return err
@@ -310,10 +315,10 @@ func (g *Gateway) announce(ctx context.Context) error {
 		g.log.Warn("systemd", "error", err)
 	}
 	watchdog(ctx, func() error {
-		if err := g.ready(); err != nil {
+		if g.queue.Err() != nil {
 			return nil // systemd may draw its conclusions
 		}
-		return notify("WATCHDOG=1")
+		return notify("WATCHDOG=1") // a full disk is no reason to restart
 	})
 	if err := notify("STOPPING=1"); err != nil {
 		g.log.Warn("systemd", "error", err)
@@ -329,7 +334,7 @@ func (g *Gateway) ready() error {
 	default:
 		return errors.New("listeners are not up yet")
 	}
-	return g.queue.Err()
+	return g.queue.HasRoom()
 }
 
 // Addresses waits until the listeners are up and returns where they are.

@@ -44,6 +44,9 @@ func (g *Gateway) Status() admin.Status {
 		},
 		Links: []admin.LinkStatus{}, Devices: []admin.DeviceStatus{},
 	}
+	if err := g.queue.HasRoom(); err != nil {
+		st.Queue.Full = err.Error()
+	}
 	waiting := map[string]uint64{}
 	for _, r := range q.Readers {
 		waiting[r.Name] = r.Waiting

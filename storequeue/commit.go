@@ -278,6 +278,15 @@ func (q *Queue) seal(s *segment) error {
 	return nil
 }
 
+// HasRoom is nil while a message would be stored, and otherwise the error with
+// which Submit would refuse it.
+func (q *Queue) HasRoom() error {
+	if err := q.Err(); err != nil {
+		return err
+	}
+	return q.hasRoom(1)
+}
+
 // hasRoom answers ErrFull when n more bytes would pass a limit.
 func (q *Queue) hasRoom(n int64) error {
 	if used := q.diskBytes(); used+n > q.cfg.MaxSize {

@@ -21,7 +21,7 @@ func (q *Queue) open() error {
 	}
 	if first {
 		if q.cfg.MustExist {
-			return fmt.Errorf("%w: put its folder back, or take the gateway's identity away to start anew", ErrMissing)
+			return fmt.Errorf("%w: put its folder back from a backup", ErrMissing)
 		}
 		if err := create(q.dir); err != nil {
 			return err

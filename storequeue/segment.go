@@ -312,11 +312,16 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("damaged file: %v", p)
+			err = errDamaged
+			if text, ok := p.(string); ok { // bbolt's own words; a fault in it says nothing to anybody
+				err = fmt.Errorf("%w: %s", errDamaged, text)
+			}
 		}
 	}()
 	return fn()
 }
+
+var errDamaged = errors.New("the file is damaged")
 
 func key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
 

@@ -54,10 +54,10 @@ func openState(dir string) (*state, error) {
 		})
 	})
 	if errors.Is(err, berrors.ErrTimeout) {
-		err = errors.New("another process has it open: stop it first")
+		return nil, fmt.Errorf("open %s: another process has it open: stop it first", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, fmt.Errorf("open %s: %w; put it back from a backup, or move the whole folder away to start anew", path, err)
 	}
 	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/headgate-io/headgate/gateway"
 	"github.com/headgate-io/headgate/gateway/config"
 	"github.com/spf13/cobra"
 )
@@ -14,7 +15,8 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Find everything that is wrong with the configuration",
 		Long: `Reads the configuration and conf.d beside it and tells every problem with file, line
-and column, the place in the file, and what to do. Exits with 0 or 78.`,
+and column, the place in the file, and what to do. If there is none it looks at
+the certificates, keys and plugins that are named. Exits with 0 or 78.`,
 		Args: args(cobra.NoArgs),
 	}
 	path := configFlag(cmd)
@@ -29,6 +31,14 @@ and column, the place in the file, and what to do. Exits with 0 or 78.`,
 			return errors.Join(err, printJSON(out, problems))
 		case err != nil:
 			return err
+		}
+		if errs := gateway.Check(cfg); len(errs) > 0 {
+			return configError{errors.Join(errs...)}
+		}
+		for _, w := range gateway.Warnings(cfg) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+		}
+		switch {
 		case show:
 			fmt.Fprint(out, cfg.Show())
 		case asJSON:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,7 +32,7 @@ func connectionFlags(cmd *cobra.Command) *connection {
 	f := cmd.Flags()
 	f.Bool("help", false, "help for "+cmd.Name()) // -h is the host, as everywhere in MQTT
 	f.StringVarP(&c.host, "host", "h", "localhost", "broker's host name or address")
-	f.IntVarP(&c.port, "port", "p", 0, "broker's port (default 8883, 1883 with --plaintext)")
+	f.IntVarP(&c.port, "port", "p", 0, "broker's port (default: the configuration's, else 8883, or 1883 with --plaintext)")
 	f.StringVarP(&c.id, "id", "i", "", "client id (default: given by the broker)")
 	f.StringVarP(&c.user, "username", "u", "", "user name")
 	f.StringVarP(&c.password, "pw", "P", "", "password; other processes can see it: a client certificate is better")
@@ -59,7 +58,7 @@ func (c *connection) dial(ctx context.Context, o client.Options) (*client.Client
 	}
 	port := c.port
 	if port == 0 {
-		port = map[bool]int{false: 8883, true: 1883}[c.plaintext]
+		port = c.findPort()
 	}
 	o.Address = net.JoinHostPort(c.host, strconv.Itoa(port))
 	o.ClientID, o.Username = c.id, c.user
@@ -75,11 +74,23 @@ func (c *connection) dial(ctx context.Context, o client.Options) (*client.Client
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	cl, err := client.Dial(ctx, o)
-	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", o.Address, err)
+	return client.Dial(ctx, o)
+}
+
+// findPort is that of the gateway on this machine, or else the usual one.
+func (c *connection) findPort() int {
+	if cfg, err := loadConfig(*c.config); err == nil && (c.host == "localhost" || c.host == "127.0.0.1") {
+		for _, l := range cfg.Broker.Listeners {
+			_, text, _ := net.SplitHostPort(l.Address) // checked by Load
+			if port, err := strconv.Atoi(text); err == nil && l.Plaintext == c.plaintext {
+				return port
+			}
+		}
 	}
-	return cl, nil
+	if c.plaintext {
+		return 1883
+	}
+	return 8883
 }
 
 func (c *connection) tls() (*tls.Config, error) {

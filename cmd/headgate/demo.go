@@ -27,6 +27,9 @@ cut and mended by itself. Exits with 0 only if nothing was lost.`,
 	cmd.Flags().DurationVar(&howLong, "for", 0, "end after this time")
 	jsonFlag(cmd, &asJSON)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if howLong < 0 {
+			return usageError{errors.New("--for is a time to come, 20s for example")}
+		}
 		opt := demo.Options{Out: cmd.ErrOrStderr(), For: howLong, Version: version}
 		if fd := int(os.Stdin.Fd()); howLong == 0 && term.IsTerminal(fd) {
 			state, err := term.MakeRaw(fd)
@@ -34,14 +37,17 @@ cut and mended by itself. Exits with 0 only if nothing was lost.`,
 				return err
 			}
 			defer term.Restore(fd, state)
-			opt.Keys, opt.Live = keys(cmd.Context()), true
+			opt.Keys, opt.Width = keys(cmd.Context()), 80
+			if width, _, err := term.GetSize(int(os.Stderr.Fd())); err == nil && width > 0 {
+				opt.Width = width
+			}
 			fmt.Fprint(opt.Out, "c cuts the link and mends it, q ends\r\n")
 		}
 		sum, err := demo.Run(cmd.Context(), opt)
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
 		}
-		return report(cmd, sum, asJSON, opt.Live)
+		return report(cmd, sum, asJSON, opt.Width > 0)
 	}
 	return cmd
 }
@@ -77,7 +83,7 @@ func report(cmd *cobra.Command, sum demo.Summary, asJSON, raw bool) error {
 			end = "\r\n"
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "sent %d · stored %d · delivered %d · lost %d · duplicated %d · first reading after %.1f s%s",
-			sum.Sent, sum.Stored, sum.Delivered, sum.Lost, sum.Duplicated, sum.First.Seconds(), end)
+			sum.Sent, sum.Stored, sum.Delivered, sum.Lost, sum.Duplicated, sum.First, end)
 	}
 	switch {
 	case sum.Lost > 0:

@@ -63,7 +63,7 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 }
 
 func configFlag(cmd *cobra.Command) *string {
-	return cmd.PersistentFlags().StringP("config", "c", "", "configuration file (default "+packagedConfig+", else ./headgate.yaml)")
+	return cmd.PersistentFlags().String("config", "", "configuration file (default "+packagedConfig+", else ./headgate.yaml)")
 }
 
 func configPath(path string) string {

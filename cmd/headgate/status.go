@@ -76,6 +76,10 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	fmt.Fprintf(w, "devices  %d online · %d offline\n", online, len(st.Devices)-online)
 	for _, d := range st.Devices {
 		if d.State != "online" {
+			if d.State == "" {
+				fmt.Fprintf(w, "           %s   not read yet\n", d.ID)
+				continue
+			}
 			fmt.Fprintf(w, "           %s   offline for %s   %s\n", d.ID, age(d.Since, now), d.Error)
 		}
 	}
@@ -90,8 +94,12 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	if len(st.Links) == 0 {
 		fmt.Fprintln(w, "cloud    none configured: add a northbound entry to the configuration")
 	}
-	fmt.Fprintf(w, "queue    %s of %s on disk · %d segments · %d refused\n",
-		size(st.Queue.Bytes), size(st.Queue.MaxBytes), st.Queue.Segments, st.Queue.Refused)
+	full := ""
+	if st.Queue.Full != "" {
+		full = "   " + red("FULL: publishers are refused: "+st.Queue.Full)
+	}
+	fmt.Fprintf(w, "queue    %s of %s on disk · %d segments · %d refused%s\n",
+		size(st.Queue.Bytes), size(st.Queue.MaxBytes), st.Queue.Segments, st.Queue.Refused, full)
 	fmt.Fprintf(w, "clients  %d connected · %d sessions · %d logins failed · %d denied\n",
 		st.Clients.Connected, st.Clients.Sessions, st.Clients.LoginFailures, st.Clients.Denied)
 }

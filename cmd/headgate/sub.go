@@ -51,6 +51,9 @@ func subCommand() *cobra.Command {
 		if len(s.filters) == 0 || s.qos < 0 || s.qos > 2 {
 			return usageError{errors.New("say what to listen to: -t FILTER, and -q 0, 1 or 2")}
 		}
+		if s.durable && conn.id == "" {
+			return usageError{errors.New("a session that is kept needs a name: -i ID")}
+		}
 		return s.run(cmd, conn)
 	}
 	return cmd

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -127,6 +128,9 @@ func openUsers(path string) (*access.Users, error) {
 	cfg, err := loadConfig(path)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(cfg.Gateway.Data); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the data folder %s is not there yet: start the gateway once", cfg.Gateway.Data)
 	}
 	return access.OpenUsers(usersFile(cfg), nil)
 }

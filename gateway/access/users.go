@@ -18,10 +18,10 @@ import (
 
 // A User is somebody with a password.
 type User struct {
-	Name     string
-	Roles    []string
-	Disabled bool
-	Created  time.Time
+	Name     string    `json:"name"`
+	Roles    []string  `json:"roles"`
+	Disabled bool      `json:"disabled"`
+	Created  time.Time `json:"created"`
 }
 
 // Users is the file of users. Several processes may use one file: changes are

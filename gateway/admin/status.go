@@ -25,8 +25,9 @@ type QueueStatus struct {
 	Bytes    int64          `json:"bytes"`
 	MaxBytes int64          `json:"max_bytes"`
 	Segments int            `json:"segments"`
-	Refused  uint64         `json:"refused"` // messages refused because it was full
-	Damaged  uint64         `json:"damaged"` // times a damaged message was left out
+	Refused  uint64         `json:"refused"`        // messages refused because it was full
+	Full     string         `json:"full,omitempty"` // why nothing is taken now
+	Damaged  uint64         `json:"damaged"`        // times a damaged message was left out
 	Readers  []ReaderStatus `json:"readers"`
 }
 

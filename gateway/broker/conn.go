@@ -121,7 +121,7 @@ func (c *conn) close(code mqtt.ReasonCode) {
 		if code == mqtt.SessionTakenOver {
 			c.b.stats.takeovers.Add(1)
 		}
-		if c.greeted.Load() && c.version == mqtt.V5 {
+		if c.greeted.Load() && c.version == mqtt.V5 && code != mqtt.Success { // a client that left needs no answer
 			c.out.seal(&mqtt.Disconnect{Code: code})
 		} else {
 			c.out.seal(nil)

@@ -85,6 +85,10 @@ func (c *conn) refuseUnread(err error) {
 	}
 	c.b.stats.protocolErrors.Add(1)
 	c.b.rarely.log(c.b.log.Warn, "unreadable CONNECT", "remote", c.remote, "error", broken)
+	if broken.Code == mqtt.ClientIdentifierNotValid && c.dec.Version() == mqtt.V311 { // [MQTT-3.1.3-8] of 3.1.1
+		c.version, c.out.version = mqtt.V311, mqtt.V311
+		c.send(&mqtt.Connack{Version: mqtt.V311, Code: broken.Code})
+	}
 	if broken.Code == mqtt.UnsupportedProtocolVersion { // [MQTT-3.1.2-2], in the words that all versions know
 		c.out.version = mqtt.V311
 		c.send(&mqtt.Connack{Version: mqtt.V311, Code: broken.Code})

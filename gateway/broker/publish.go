@@ -55,6 +55,9 @@ func (p *publication) recycle() {
 
 // publish takes a PUBLISH from the client.
 func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
+	if len(p.SubscriptionIDs) > 0 {
+		return violation(mqtt.ProtocolError, "MQTT-3.3.4-6", "a client that sends a subscription identifier")
+	}
 	topic, err := c.resolve(p)
 	if err != nil {
 		return err

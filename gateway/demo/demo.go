@@ -27,18 +27,18 @@ type Options struct {
 	Out     io.Writer
 	For     time.Duration // how long; zero: until Keys says 'q'
 	Keys    <-chan byte   // 'c' cuts and mends, 'q' ends; nil: it cuts and mends by itself
-	Live    bool          // Out is a terminal: one line is written over and over
+	Width   int           // columns, if Out is a terminal: one line is written over and over; else 0
 	Version string
 }
 
 // Summary is how it ended.
 type Summary struct {
-	Sent       uint64        // batches and states that devices handed over
-	Stored     uint64        // messages on disk
-	Delivered  int           // of them at the cloud, repeats not counted
-	Lost       int           // stored and not at the cloud
-	Duplicated int           // repeats at the cloud
-	First      time.Duration // from the start to the first reading at the cloud
+	Sent       uint64  `json:"sent"`                  // batches and states that devices handed over
+	Stored     uint64  `json:"stored"`                // messages on disk
+	Delivered  int     `json:"delivered"`             // of them at the cloud, repeats not counted
+	Lost       int     `json:"lost"`                  // stored and not at the cloud
+	Duplicated int     `json:"duplicated"`            // repeats at the cloud
+	First      float64 `json:"first_reading_seconds"` // from the start to the first reading at the cloud
 }
 
 // drainTime bounds the wait for the last messages at the end.
@@ -205,8 +205,8 @@ func devices() string {
 // addUp waits until everything stored so far is at the cloud, and counts.
 func (s *story) addUp(ctx context.Context) (Summary, error) {
 	s.cable.plug()
-	st := s.gateway.Status()
-	last := st.Queue.Last
+	sent := s.gateway.Published()
+	last := s.gateway.Status().Queue.Last
 	deadline, cancel := context.WithTimeout(ctx, drainTime)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -223,10 +223,10 @@ func (s *story) addUp(ctx context.Context) (Summary, error) {
 	lost := s.cloud.tally.missing(last)
 	_, repeats, first, _, _ := s.cloud.tally.snapshot()
 	sum := Summary{
-		Sent: s.gateway.Published(), Stored: last, Delivered: int(last) - lost, Lost: lost, Duplicated: repeats,
+		Sent: sent, Stored: last, Delivered: int(last) - lost, Lost: lost, Duplicated: repeats,
 	}
 	if !first.IsZero() {
-		sum.First = first.Sub(s.began)
+		sum.First = first.Sub(s.began).Seconds()
 	}
 	return sum, nil
 }

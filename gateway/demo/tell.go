@@ -68,7 +68,7 @@ func (s *story) flip() {
 // say tells one event on a line of its own.
 func (s *story) say(format string, args ...any) {
 	end := "\n"
-	if s.Live {
+	if s.Width > 0 {
 		fmt.Fprint(s.Out, "\r\x1b[K")
 		end = "\r\n" // the terminal is raw
 	}
@@ -77,7 +77,7 @@ func (s *story) say(format string, args ...any) {
 
 // line shows where everything stands, over the line before.
 func (s *story) line() {
-	if !s.Live {
+	if s.Width <= 0 {
 		return
 	}
 	st := s.gateway.Status()
@@ -94,8 +94,8 @@ func (s *story) line() {
 	}
 	text := fmt.Sprintf("%5.1f s  stored %d   waiting %d   link %s   in the cloud %d   %s %s",
 		time.Since(s.began).Seconds(), st.Queue.Last, waiting, link, arrived, topic, payload)
-	if len(text) > 150 {
-		text = text[:150]
+	if len(text) >= s.Width {
+		text = text[:s.Width-1]
 	}
 	fmt.Fprintf(s.Out, "\r\x1b[K%s", text)
 }

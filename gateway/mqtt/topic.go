@@ -151,6 +151,32 @@ func startsWithWildcard(filter string) bool {
 
 const sharePrefix = "$share/"
 
+// Overlap reports whether some topic matches both filters. Both must be well
+// formed.
+func Overlap(a, b string) bool {
+	for first := true; ; first = false {
+		la, ra, moreA := strings.Cut(a, "/")
+		lb, rb, moreB := strings.Cut(b, "/")
+		switch {
+		case la == "#":
+			return !first || !strings.HasPrefix(lb, "$") // [MQTT-4.7.2-1]
+		case lb == "#":
+			return !first || !strings.HasPrefix(la, "$")
+		case first && (la == "+" && strings.HasPrefix(lb, "$") || lb == "+" && strings.HasPrefix(la, "$")):
+			return false
+		case la != "+" && lb != "+" && la != lb:
+			return false
+		case !moreA && !moreB:
+			return true
+		case !moreA: // "a" and "a/#" share "a"
+			return rb == "#"
+		case !moreB:
+			return ra == "#"
+		}
+		a, b = ra, rb
+	}
+}
+
 // SplitShared splits "$share/{group}/{filter}"; ok is false for other filters.
 // The filter must be well formed.
 func SplitShared(filter string) (group, rest string, ok bool) {

@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/mqtt"
+	"github.com/headgate-io/headgate/gateway/pki"
+	"github.com/headgate-io/headgate/southbound/plugin"
+)
+
+// Check looks at what a configuration points to without changing anything:
+// certificates, keys and plugins. Its errors keep the gateway from starting, or
+// a link from coming up.
+func Check(cfg *config.Config) []error {
+	var errs []error
+	for _, l := range cfg.Broker.Listeners {
+		if l.Plaintext || needsFirstKeys(cfg, l) {
+			continue
+		}
+		if _, err := pki.Server(serverFiles(l))(); err != nil {
+			errs = append(errs, fmt.Errorf("listener %s: %w", l.Address, err))
+		}
+	}
+	for _, l := range cfg.Northbound {
+		files := pki.ClientFiles{CA: l.CA, Certificate: l.Certificate, Key: l.Key}
+		if _, err := pki.Client(files)("server"); err != nil {
+			errs = append(errs, fmt.Errorf("link %s: %w", l.Name, err))
+		}
+	}
+	for _, d := range cfg.Devices {
+		if d.Adapter == builtInAdapter {
+			continue
+		}
+		if _, err := plugin.Find(cfg.Gateway.Plugins, d.Adapter); err != nil {
+			errs = append(errs, fmt.Errorf("device %s: %w", d.ID, err))
+		}
+	}
+	return errs
+}
+
+// Warnings tells what is allowed and yet hardly meant: a send route that no
+// rule lets anything pass through, for one.
+func Warnings(cfg *config.Config) []string {
+	var out []string
+	for _, l := range cfg.Northbound {
+		for _, r := range l.Send {
+			for _, filter := range r.Topics {
+				if !mayCarry(cfg.Access.Rules, "link:"+l.Name, filter) {
+					out = append(out, fmt.Sprintf("link %s sends %s, but no rule lets any of it leave: add {allow: subscribe, who: \"link:%[1]s\", topics: [%q]} to access.rules",
+						l.Name, filter, filter))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// mayCarry reports whether an allow rule for who shares a topic with filter.
+func mayCarry(rules []access.Rule, who, filter string) bool {
+	for _, r := range rules {
+		if !r.Allow || !slices.Contains(r.Actions, access.Subscribe) || r.Who != who && r.Who != "*" && r.Who != "link:*" {
+			continue
+		}
+		for _, topic := range r.Topics {
+			if mqtt.Overlap(topic, filter) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// needsFirstKeys reports whether the listener's keys are made by the first
+// start: they are to lie in the data folder, and nothing does yet.
+func needsFirstKeys(cfg *config.Config, l config.Listener) bool {
+	dir := filepath.Join(cfg.Gateway.Data, "pki")
+	if l.Certificate != filepath.Join(dir, pki.BrokerCertificate) || l.Key != filepath.Join(dir, pki.BrokerKey) {
+		return false
+	}
+	_, err := os.Stat(dir)
+	return errors.Is(err, fs.ErrNotExist)
+}
