@@ -38,11 +38,7 @@ func userAdd(path *string) *cobra.Command {
 		Short: "Add a user",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			users, err := openUsers(*path)
-			if err != nil {
-				return err
-			}
-			password, err := readPassword(cmd, stdin)
+			users, password, err := usersAndPassword(cmd, *path, stdin)
 			if err != nil {
 				return err
 			}
@@ -84,11 +80,7 @@ func userPassword(path *string) *cobra.Command {
 		Short: "Give a user another password",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			users, err := openUsers(*path)
-			if err != nil {
-				return err
-			}
-			password, err := readPassword(cmd, stdin)
+			users, password, err := usersAndPassword(cmd, *path, stdin)
 			if err != nil {
 				return err
 			}
@@ -133,6 +125,16 @@ func openUsers(path string) (*access.Users, error) {
 		return nil, fmt.Errorf("the data folder %s is not there yet: start the gateway once", cfg.Gateway.Data)
 	}
 	return access.OpenUsers(usersFile(cfg), nil)
+}
+
+// usersAndPassword asks for the password only when there is a place for it.
+func usersAndPassword(cmd *cobra.Command, path string, stdin bool) (*access.Users, access.Secret, error) {
+	users, err := openUsers(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	password, err := readPassword(cmd, stdin)
+	return users, password, err
 }
 
 func passwordFlag(cmd *cobra.Command, stdin *bool) {
