@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -81,16 +82,15 @@ northbound:
 	return s
 }
 
-// Registers of a pymodbus device arrive at mosquitto, as the device held them
-// and with the time at which it did.
+// Registers of a pymodbus device arrive at mosquitto, where mosquitto_sub hears
+// them as the device held them, with the time at which it did.
 func TestReadingsReachTheCloud(t *testing.T) {
 	cloud := newCloud(t, "")
 	cloud.start(t)
 	port := freePort(t)
 	device := start(t, nil, "/usr/bin/python3", "testdata/device.py", fmt.Sprint(port))
 	waitListening(t, device, port)
-	messages := make(chan *client.Message, 100)
-	cloud.watch(t, func(m *client.Message) { messages <- m })
+	lines := cloud.mosquittoSub(t)
 	s := newSite(t, cloud, fmt.Sprintf(`buses:
   line-3: {url: "tcp://127.0.0.1:%d"}
 devices:
@@ -116,15 +116,17 @@ devices:
 	deadline := time.After(15 * time.Second)
 	for got.Seq < 2 {
 		select {
-		case m := <-messages:
-			if m.Topic != "sites/site-1/hg/site-1/boiler/fast" {
+		case line := <-lines:
+			reading, ok := strings.CutPrefix(line, "sites/site-1/hg/site-1/boiler/fast ")
+			if !ok {
 				continue
 			}
-			if err := json.Unmarshal(m.Payload, &got); err != nil {
-				t.Fatalf("%s: %v", m.Payload, err)
+			properties, payload, _ := strings.Cut(reading, "|")
+			if err := json.Unmarshal([]byte(payload), &got); err != nil {
+				t.Fatalf("%s: %v", payload, err)
 			}
-			if !strings.HasPrefix(hgID(m), "site-1/") {
-				t.Errorf("hg-id is %q", hgID(m))
+			if !strings.HasPrefix(properties, "hg-id:site-1/") {
+				t.Errorf("user properties are %q", properties)
 			}
 		case <-deadline:
 			t.Fatal("no reading after 15 s")
@@ -139,6 +141,31 @@ devices:
 	if at := time.UnixMilli(got.TS); at.Before(began.Add(-time.Millisecond)) || at.After(time.Now()) {
 		t.Errorf("time %v is not when the device answered", at)
 	}
+}
+
+// mosquittoSub subscribes at the cloud to everything and returns a line
+// "topic properties|payload" for each message.
+func (c *cloud) mosquittoSub(t *testing.T) <-chan string {
+	t.Helper()
+	cmd := exec.Command("mosquitto_sub", "-V", "mqttv5", "-q", "1", "-h", "localhost", "-p", strconv.Itoa(c.port), "-t", "#", "-F", "%t %P|%p",
+		"--cafile", filepath.Join(c.dir, "ca.crt"), "--cert", filepath.Join(c.dir, "watcher.crt"), "--key", filepath.Join(c.dir, "watcher.key"))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string, 1000)
+	go func() { // ends with the process
+		for s := bufio.NewScanner(out); s.Scan(); {
+			lines <- s.Text()
+		}
+		cmd.Wait()
+	}()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	return lines
 }
 
 func hgID(m *client.Message) string {
