@@ -113,7 +113,7 @@ func (g *Gateway) openDisk() error {
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log,
 	})
-	if errors.Is(err, storequeue.ErrMissing) {
+	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {
 		err = fmt.Errorf("%w; to start anew, without what it held, move the whole data folder %s away", err, data)
 	}
 	if err != nil {
@@ -253,8 +253,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return g.watchDisk(ctx) })
 	group.Go(func() error { return g.watchUsers(ctx) })
 	group.Go(func() error { return g.announceLosses(ctx) })
-	err := group.Wait()
-	return errors.Join(err, g.Close())
+	err := errors.Join(group.Wait(), g.Close())
+	g.log.Info("stopped")
+	return err
 }
 
 // runLink runs a link for as long as the gateway runs. One that cannot read its

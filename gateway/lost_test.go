@@ -62,6 +62,40 @@ func TestRefusedByTheCloud(t *testing.T) {
 	expect(t, topics, "plant/wrong", 1)
 }
 
+// A gateway that starts with a backlog delivers it, and then what comes after it.
+func TestStartWithABacklog(t *testing.T) {
+	cloud := newCloud(t, "persistence true\npersistence_location "+t.TempDir()+"/\n")
+	s := newSite(t, cloud, "")
+	address := fmt.Sprintf("127.0.0.1:%d", s.plain)
+	g := startGateway(t, s.config)
+	durable := client.Options{Address: address, ClientID: "durable", SessionExpiry: 3600}
+	dial(t, durable, "plant/#").Disconnect()
+	publish := func(topic string) {
+		t.Helper()
+		cl := dial(t, client.Options{Address: address, ClientID: "x", CleanStart: true})
+		if err := cl.Publish(t.Context(), client.Message{Topic: topic, Payload: []byte("1"), QoS: 1}); err != nil {
+			t.Fatal(err)
+		}
+		cl.Disconnect()
+	}
+	publish("plant/before")
+	g.stop(t, 5*time.Second)
+
+	startGateway(t, s.config)
+	local, far := make(chan string, 100), make(chan string, 100)
+	durable.OnMessage = func(m *client.Message) error { local <- m.Topic; return nil }
+	dial(t, durable)
+	cloud.start(t)
+	cloud.watch(t, func(m *client.Message) { far <- strings.TrimPrefix(m.Topic, "sites/site-1/") })
+	for _, topic := range []string{"plant/before", "plant/after", "plant/later"} {
+		if topic != "plant/before" {
+			publish(topic)
+		}
+		expect(t, local, topic, 1)
+		expect(t, far, topic, 1)
+	}
+}
+
 // expect waits for n messages on a topic; others may come between.
 func expect(t *testing.T, topics <-chan string, want string, n int) {
 	t.Helper()

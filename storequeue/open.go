@@ -61,7 +61,7 @@ func isEmptyDir(dir string) (bool, error) {
 	}
 	for _, path := range segments {
 		if used, err := hasRecords(path); err != nil || used {
-			return false, errors.Join(err, fmt.Errorf("%s holds messages, but %s is missing: put it back from a backup, or move the folder away to start anew", path, stateFile))
+			return false, errors.Join(err, fmt.Errorf("%w: %s is there, but %s is missing: put it back from a backup", ErrDamaged, path, stateFile))
 		}
 	}
 	return true, nil
@@ -133,7 +133,7 @@ func (q *Queue) openSegments() error {
 		}
 		s, err := openSegment(path, q.state.epoch)
 		if err != nil {
-			return fmt.Errorf("%w; put that file back from a backup, or move the whole folder %s away to start anew", err, q.dir)
+			return fmt.Errorf("%w: %w; put that file back from a backup", ErrDamaged, err)
 		}
 		if s.first != first {
 			return fmt.Errorf("segment %s starts at %d inside: files were renamed; give them their names back", path, s.first)

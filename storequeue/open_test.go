@@ -164,6 +164,31 @@ func TestBytesAreWhatTheDiskHolds(t *testing.T) {
 	}
 }
 
+// A reader that found a backlog at the start hears of what comes after it.
+func TestNextAfterABacklog(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{})
+	mustAppend(t, q, note(1, mustReader(t, q, "x")))
+	q.Close()
+	q = openTest(t, dir, Config{})
+	r := mustReader(t, q, "x")
+	if got := fmt.Sprint(payloads(take(t, r, r.Acked(), 10))); got != "[1]" {
+		t.Fatalf("backlog %s", got)
+	}
+	r.Ack(1)
+	for i := 2; i < 5; i++ {
+		got := make(chan []Message, 1)
+		go func() {
+			msgs, _ := r.Next(t.Context(), uint64(i-1), 10)
+			got <- msgs
+		}()
+		mustAppend(t, q, note(i, r))
+		if msgs := <-got; len(msgs) != 1 || msgs[0].Seq != uint64(i) {
+			t.Fatalf("got %v, want %d", payloads(msgs), i)
+		}
+	}
+}
+
 // A record that is not what was written is left out and counted; what lies
 // around it comes.
 func TestDamagedRecordIsLeftOut(t *testing.T) {

@@ -15,6 +15,7 @@ var (
 	ErrFull    = errors.New("queue is full")                                       // nothing was stored; it may be tried again later
 	ErrClosed  = errors.New("queue is closed")                                     // nothing was stored
 	ErrFailed  = errors.New("queue cannot commit")                                 // the disk failed: end the process, never retry
+	ErrDamaged = errors.New("the queue is damaged")                                // Open: put back from a backup what it names
 	ErrMissing = errors.New("the queue that belongs to this gateway is not there") // Open with MustExist
 )
 

@@ -23,7 +23,7 @@ type Reader struct {
 	acked   uint64     // done up to here
 	flushed uint64     // acked, as state.db has it
 	newest  uint64     // newest committed message marked for it
-	told    uint64     // newest that a wake-up was sent for
+	stirred bool       // newest rose since the last wakeUp
 	waiting uint64     // marked and not acked
 	handed  []uint64   // returned by Next, not acked, rising
 	gone    bool       // forgotten
@@ -50,7 +50,8 @@ func (r *Reader) Acked() uint64 {
 func (r *Reader) arrived(seq uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := r.newest <= r.told
+	first := !r.stirred
+	r.stirred = true
 	r.newest = seq
 	r.waiting++
 	return first
@@ -59,7 +60,7 @@ func (r *Reader) arrived(seq uint64) bool {
 // wakeUp tells whoever waits in Next to look again.
 func (r *Reader) wakeUp() {
 	r.mu.Lock()
-	r.told = r.newest
+	r.stirred = false
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
@@ -309,7 +310,7 @@ func (q *Queue) TransientReader(name string) (*Reader, error) {
 }
 
 func newReader(q *Queue, id ReaderID, name string, at uint64) *Reader {
-	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, flushed: at, newest: at, told: at}
+	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, flushed: at, newest: at}
 }
 
 // Forget removes a reader: what only it needed leaves the disk.

@@ -57,7 +57,7 @@ func openState(dir string) (*state, error) {
 		return nil, fmt.Errorf("open %s: another process has it open: stop it first", path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w; put it back from a backup, or move the whole folder away to start anew", path, err)
+		return nil, fmt.Errorf("%w: open %s: %w; put it back from a backup", ErrDamaged, path, err)
 	}
 	return s, nil
 }

@@ -46,8 +46,14 @@ func pubCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = p.send(cmd, cl)
-		return errors.Join(err, cl.Disconnect())
+		if err := p.send(cmd, cl); err != nil {
+			cl.Disconnect()
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("%w: the broker closed the connection; MQTT 3.1.1 has no other way to refuse, so look at its rules", err)
+			}
+			return err
+		}
+		return cl.Disconnect()
 	}
 	return cmd
 }

@@ -85,8 +85,8 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	}
 	for _, l := range st.Links {
 		if l.Connected {
-			fmt.Fprintf(w, "cloud    %s   connected for %s   %s   %d waiting · %d delivered · %d dropped\n",
-				l.Name, age(l.Since, now), l.Server, l.Waiting, l.Delivered, l.Forbidden+l.Expired+l.Refused)
+			fmt.Fprintf(w, "cloud    %s   connected for %s   %s   %d waiting · %d delivered · %d dropped · %d set aside\n",
+				l.Name, age(l.Since, now), l.Server, l.Waiting, l.Delivered, l.Forbidden+l.Expired, l.Refused)
 		} else {
 			fmt.Fprintf(w, "cloud    %s   %s for %s   %d waiting   %s\n", l.Name, red("offline"), age(l.Since, now), l.Waiting, l.Error)
 		}

@@ -26,7 +26,7 @@ type subscriber struct {
 	noRetained    bool
 }
 
-// errEnough ends a subscriber that has what it asked for.
+// errEnough leaves what comes after the last message asked for unacknowledged.
 var errEnough = errors.New("enough")
 
 func subCommand() *cobra.Command {
@@ -68,9 +68,10 @@ func (s *subscriber) run(cmd *cobra.Command, conn *connection) error {
 	}
 	out := bufio.NewWriter(cmd.OutOrStdout())
 	left := s.count
+	enough := make(chan struct{}) // closed with the last message asked for
 	options := client.Options{CleanStart: !s.durable, OnMessage: func(m *client.Message) error {
 		if s.count > 0 && left == 0 {
-			return errEnough // not acknowledged: it is not ours any more
+			return errEnough
 		}
 		if s.noRetained && m.Retain {
 			return nil
@@ -80,7 +81,7 @@ func (s *subscriber) run(cmd *cobra.Command, conn *connection) error {
 			return err
 		}
 		if left--; left == 0 {
-			return errEnough
+			close(enough)
 		}
 		return nil
 	}}
@@ -92,15 +93,14 @@ func (s *subscriber) run(cmd *cobra.Command, conn *connection) error {
 		return err
 	}
 	defer cl.Disconnect()
-	if err := s.subscribe(ctx, cl); err != nil {
+	if err := s.subscribe(ctx, cl); err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
 	select {
+	case <-enough:
+		return nil
 	case <-cl.Done():
-		if errors.Is(cl.Err(), errEnough) {
-			return nil
-		}
-		return fmt.Errorf("connection lost: %w", cl.Err())
+		return cl.Err()
 	case <-ctx.Done():
 		if s.count > 0 && cmd.Context().Err() == nil {
 			return fmt.Errorf("after %d s %d messages are missing", s.timeout, left)

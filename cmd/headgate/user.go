@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -155,20 +156,46 @@ func readPassword(cmd *cobra.Command, stdin bool) (access.Secret, error) {
 		}
 		return access.Secret(bytes.TrimRight(line, "\r\n")), nil
 	}
-	fmt.Fprint(os.Stderr, "Password: ")
-	first, err := term.ReadPassword(fd)
-	fmt.Fprintln(os.Stderr)
+	first, err := ask(cmd.Context(), fd, "Password: ")
 	if err != nil {
-		return nil, fmt.Errorf("read password: %w", err)
+		return nil, err
 	}
-	fmt.Fprint(os.Stderr, "Again: ")
-	second, err := term.ReadPassword(fd)
-	fmt.Fprintln(os.Stderr)
+	second, err := ask(cmd.Context(), fd, "Again: ")
 	if err != nil {
-		return nil, fmt.Errorf("read password: %w", err)
+		return nil, err
 	}
 	if !bytes.Equal(first, second) {
 		return nil, errors.New("the two differ: try again")
 	}
 	return access.Secret(first), nil
+}
+
+// ask reads a line that the terminal does not show. A read of a terminal cannot
+// be called off, so when ctx ends it is left behind with the process, and the
+// terminal shows again what is typed.
+func ask(ctx context.Context, fd int, prompt string) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, fmt.Errorf("read password: %w", err)
+	}
+	fmt.Fprint(os.Stderr, prompt)
+	defer fmt.Fprintln(os.Stderr)
+	type answer struct {
+		line []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() { // ends with the line, or with the process
+		line, err := term.ReadPassword(fd)
+		answers <- answer{line, err}
+	}()
+	select {
+	case a := <-answers:
+		if a.err != nil {
+			return nil, fmt.Errorf("read password: %w", a.err)
+		}
+		return a.line, nil
+	case <-ctx.Done():
+		return nil, errors.Join(errors.New("interrupted: nothing was changed"), term.Restore(fd, before))
+	}
 }

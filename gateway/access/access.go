@@ -45,6 +45,7 @@ func (a Action) String() string {
 
 // Errors of Authenticate. Callers tell the peer nothing but "not authorized".
 var (
+	ErrNoCredentials  = errors.New("neither a certificate nor a user and password")
 	ErrBadCredentials = errors.New("unknown user or wrong password")
 	ErrBusy           = errors.New("too many password checks at once")
 	ErrLocked         = errors.New("locked after too many wrong passwords")

@@ -93,7 +93,7 @@ func (g *Gate) Authenticate(ctx context.Context, c Credentials) (Identity, error
 		return g.password(ctx, c, cfg.Lockout)
 	}
 	if id.Name == "" {
-		return Identity{}, fmt.Errorf("%w: neither a certificate nor a user", ErrBadCredentials)
+		return Identity{}, ErrNoCredentials
 	}
 	return id, nil
 }

@@ -44,7 +44,7 @@ func metrics(st Status) []byte {
 	for _, l := range st.Links {
 		fmt.Fprintf(&b, "headgate_link_delivered_total{link=%s} %d\n", label(l.Name), l.Delivered)
 	}
-	family("link_dropped_total", "counter", "Messages that did not reach the cloud and will not: no rule lets them leave, too old, or refused by the cloud.")
+	family("link_dropped_total", "counter", "Messages that did not reach the cloud: no rule lets them leave, too old, or refused by it and set aside until the next start.")
 	for _, l := range st.Links {
 		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"forbidden\"} %d\n", label(l.Name), l.Forbidden)
 		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"expired\"} %d\n", label(l.Name), l.Expired)

@@ -48,7 +48,7 @@ type LinkStatus struct {
 	Delivered uint64    `json:"delivered"` // since start
 	Forbidden uint64    `json:"forbidden"` // dropped because no rule lets them leave any more, since start
 	Expired   uint64    `json:"expired"`   // dropped by their age, since start
-	Refused   uint64    `json:"refused"`   // dropped because the cloud will not take them, since start
+	Refused   uint64    `json:"refused"`   // set aside because the cloud will not take them, since start
 	Error     string    `json:"error,omitempty"`
 }
 

@@ -62,6 +62,9 @@ type Message struct {
 	mqtt.Properties          // MQTT 5 only
 }
 
+// theConnection is what a DISCONNECT refuses.
+const theConnection = "connection"
+
 // A RefusedError is the server's no, in its words.
 type RefusedError struct {
 	What   string // "connect", "publish", "connection"
@@ -70,6 +73,9 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
+	if e.What == theConnection {
+		return fmt.Sprintf("connection ended by the server: %v", e.Code)
+	}
 	if e.Reason == "" {
 		return fmt.Sprintf("%s refused by the server: %v", e.What, e.Code)
 	}

@@ -148,7 +148,10 @@ func (c *Client) flush(buf []byte) (spare []byte, err error) {
 	close(c.drained)
 	c.drained = make(chan struct{})
 	c.mu.Unlock()
-	if err = c.writeOut(out); err == nil && closing {
+	if len(out) > 0 { // woken twice for one packet
+		err = c.writeOut(out)
+	}
+	if err == nil && closing {
 		err = errDisconnected
 	}
 	for _, done := range sent {
@@ -226,7 +229,7 @@ func (c *Client) readPacket() error {
 	case *mqtt.Pingresp:
 		return c.conn.SetReadDeadline(time.Time{})
 	case *mqtt.Disconnect:
-		return &RefusedError{"connection", p.Code, p.ReasonString}
+		return &RefusedError{theConnection, p.Code, p.ReasonString}
 	}
 	return fmt.Errorf("server sent %v", p.Type())
 }
