@@ -337,17 +337,3 @@ func (g *Gateway) ready() error {
 	}
 	return g.queue.HasRoom()
 }
-
-// Addresses waits until the listeners are up and returns where they are.
-func (g *Gateway) Addresses(ctx context.Context) ([]string, error) {
-	select {
-	case <-g.broker.Ready():
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	var out []string
-	for _, a := range g.broker.Addrs() {
-		out = append(out, a.String())
-	}
-	return out, nil
-}

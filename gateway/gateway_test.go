@@ -10,9 +10,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/northbound"
 	"github.com/headgate-io/headgate/storequeue"
 )
 
@@ -145,5 +147,42 @@ func TestLinkTakenOut(t *testing.T) {
 	g, _ = open(t, load(t, dir, self1+rules+"northbound:\n"+link("cloud", "#")))
 	if got := g.Status().Links[0].Waiting; got != 3 {
 		t.Errorf("%d messages wait after the link came back, want 3", got)
+	}
+}
+
+// A queue without room does not keep the house from starting: what was
+// quarantined stays where it is, and comes when there is room.
+func TestStartWithAFullQueue(t *testing.T) {
+	dir := t.TempDir()
+	const text = self1 + "access: {rules: [{allow: subscribe, who: \"link:cloud\", topics: [\"#\"]}]}\nnorthbound:\n" +
+		"  - {name: cloud, servers: [\"mqtts://localhost:1\"], ca: a, certificate: b, key: c, send: [{topics: [\"#\"]}]}\n"
+	g, _ := open(t, load(t, dir, text))
+	g.dropped(g.links[0], storequeue.Message{Topic: "a", Payload: []byte("1"), QoS: 1}, northbound.Refused)
+	g.Close()
+	g, log := open(t, load(t, dir, text+"queue: {min_free: 1000TiB}\n"))
+	if got := g.links[0].quarantine.Waiting(); got != 1 {
+		t.Errorf("%d in quarantine, want 1", got)
+	}
+	if !strings.Contains(log.String(), "no room") {
+		t.Errorf("the log says\n%s", log)
+	}
+	g.Close()
+	g, _ = open(t, load(t, dir, text))
+	if got := g.links[0].reader.Waiting(); got != 1 {
+		t.Errorf("%d wait for the link, want 1", got)
+	}
+}
+
+// What could not be announced is announced later.
+func TestLossesAreNotForgotten(t *testing.T) {
+	g, _ := open(t, load(t, t.TempDir(), self1))
+	m := storequeue.Message{Topic: "a", Time: time.UnixMilli(5)}
+	g.lost.add("cloud", northbound.Expired, &m)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	g.sayLosses(ended)
+	g.lost.add("cloud", northbound.Expired, &m)
+	if all := g.lost.take(); len(all) != 1 || all[0].Count != 2 || all[0].From != 5 {
+		t.Errorf("losses %+v", all)
 	}
 }

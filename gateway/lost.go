@@ -36,22 +36,29 @@ const (
 )
 
 func (l *losses) add(link string, why northbound.Drop, m *storequeue.Message) {
+	at := m.Time.UnixMilli()
+	l.merge(&loss{Link: link, Reason: why.String(), Count: 1, Topics: []string{m.Topic}, From: at, To: at})
+}
+
+// merge adds a loss to what is to be announced.
+func (l *losses) merge(more *loss) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.all == nil {
 		l.all = map[lossKey]*loss{}
 	}
-	k := lossKey{link, why.String()}
-	at := m.Time.UnixMilli()
+	k := lossKey{more.Link, more.Reason}
 	e := l.all[k]
 	if e == nil {
-		e = &loss{Link: k.link, Reason: k.reason, From: at, To: at}
-		l.all[k] = e
+		l.all[k] = more
+		return
 	}
-	e.Count++
-	e.From, e.To = min(e.From, at), max(e.To, at)
-	if len(e.Topics) < lossTopics && !slices.Contains(e.Topics, m.Topic) {
-		e.Topics = append(e.Topics, m.Topic)
+	e.Count += more.Count
+	e.From, e.To = min(e.From, more.From), max(e.To, more.To)
+	for _, topic := range more.Topics {
+		if len(e.Topics) < lossTopics && !slices.Contains(e.Topics, topic) {
+			e.Topics = append(e.Topics, topic)
+		}
 	}
 }
 
@@ -86,16 +93,18 @@ func (g *Gateway) announceLosses(ctx context.Context) error {
 
 func (g *Gateway) sayLosses(ctx context.Context) {
 	for _, e := range g.lost.take() {
-		g.log.Error("messages will not be delivered", "link", e.Link, "reason", e.Reason, "count", e.Count,
-			"topics", e.Topics, "from", time.UnixMilli(e.From), "to", time.UnixMilli(e.To))
 		payload, err := json.Marshal(e)
 		if err == nil {
 			err = g.broker.Publish(ctx, self, storequeue.Message{
 				Topic: "hg/" + g.cfg.Gateway.ID + "/lost", Payload: payload, QoS: 1, Text: true, ContentType: "application/json",
 			})
 		}
-		if err != nil {
-			g.log.Error("announce lost messages", "error", err)
+		if err != nil { // a full queue, for one: it is said with the next
+			g.log.Error("announce lost messages: trying again", "error", err)
+			g.lost.merge(e)
+			continue
 		}
+		g.log.Error("messages will not be delivered", "link", e.Link, "reason", e.Reason, "count", e.Count,
+			"topics", e.Topics, "from", time.UnixMilli(e.From), "to", time.UnixMilli(e.To))
 	}
 }

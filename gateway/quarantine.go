@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/headgate-io/headgate/northbound"
@@ -46,7 +47,12 @@ func (g *Gateway) requeue(l *link) error {
 		for i := range msgs {
 			msgs[i].For = []storequeue.Mark{{Reader: l.reader.ID(), QoS: msgs[i].QoS}}
 		}
-		if err := g.queue.Append(context.Background(), msgs...); err != nil {
+		err = g.queue.Append(context.Background(), msgs...)
+		if errors.Is(err, storequeue.ErrFull) { // no reason not to start
+			g.log.Warn("no room to try again what the cloud refused: it stays aside", "link", l.name, "error", err)
+			break
+		}
+		if err != nil {
 			return fmt.Errorf("requeue for link %s: %w", l.name, err)
 		}
 		if err := l.quarantine.Checkpoint(after); err != nil {

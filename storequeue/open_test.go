@@ -217,6 +217,14 @@ func TestDamagedRecordIsLeftOut(t *testing.T) {
 		t.Error("Check found nothing")
 	}
 	q.Close()
+	if q, err = Open(dir, Config{}); err != nil { // it lies in the active segment, which is counted at open
+		t.Fatal(err)
+	}
+	defer q.Close()
+	r = mustReader(t, q, "x")
+	if got := fmt.Sprint(payloads(take(t, r, 0, 100))); got != "[0 1 2 3 5 6 7 8]" {
+		t.Errorf("after reopening %s", got)
+	}
 }
 
 // Without its newest segment a queue would give sequence numbers twice.

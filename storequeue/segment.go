@@ -170,15 +170,16 @@ func (s *segment) mark(id ReaderID, seq uint64) {
 	s.marks[id] = markCount{n: k.n + 1, last: seq}
 }
 
-// countMarks calls fn for every mark of every record from seq on.
+// countMarks calls fn for every mark of every record from seq on. Damaged
+// records count for nobody: the reader that gets there says so.
 func (s *segment) countMarks(from uint64, fn func(ReaderID, uint64)) error {
 	return s.view(func(tx *bbolt.Tx) error {
-		return s.scan(tx.Bucket(bucketRecords), from, func(seq uint64, body []byte) (bool, error) {
+		return s.scanOver(tx.Bucket(bucketRecords), from, func(seq uint64, body []byte) (bool, error) {
 			for m := range marks(body) {
 				fn(m.Reader, seq)
 			}
 			return true, nil
-		})
+		}, func(uint64, error) error { return nil })
 	})
 }
 

@@ -40,9 +40,6 @@ type configError struct{ error }
 
 func (e configError) Unwrap() []error { return []error{e.error, errConfig} }
 
-// errProblem has been told already, in a verb's own words.
-var errProblem = errors.New("problem found")
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -56,9 +53,7 @@ func execute(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	if !errors.Is(err, errProblem) {
-		fmt.Fprintln(os.Stderr, "headgate:", err)
-	}
+	fmt.Fprintln(os.Stderr, "headgate:", err)
 	return exitCode(err)
 }
 

@@ -73,8 +73,8 @@ func Run(ctx context.Context, opt Options) (Summary, error) {
 		return err
 	})
 	err = group.Wait()
-	if s.gateway == nil && s.cloud != nil && s.cloud.queue != nil {
-		err = errors.Join(err, s.cloud.queue.Close())
+	if s.cloud != nil && s.cloud.queue != nil {
+		err = errors.Join(err, s.cloud.queue.Close()) // nobody uses it any more
 	}
 	return sum, err
 }
@@ -102,10 +102,7 @@ func (s *story) setStage(ctx context.Context, group *errgroup.Group, dir string)
 	if s.cloud, err = newCloud(dir); err != nil {
 		return fmt.Errorf("start the cloud: %w", err)
 	}
-	group.Go(func() error {
-		err := s.cloud.broker.Run(ctx)
-		return errors.Join(err, s.cloud.queue.Close())
-	})
+	group.Go(func() error { return s.cloud.broker.Run(ctx) })
 	address, err := s.cloud.address(ctx)
 	if err != nil {
 		return err
