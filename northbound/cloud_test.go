@@ -1,7 +1,9 @@
 package northbound
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -98,7 +100,7 @@ func (c *cloud) at(s step) bool {
 }
 
 func (c *cloud) serve(nc net.Conn) {
-	conn := &cloudConn{cloud: c, Conn: packets.NewThreadSafeConn(nc), acks: make(chan ack, 70000), gone: make(chan struct{})}
+	conn := &cloudConn{cloud: c, Conn: nc, acks: make(chan ack, 70000), gone: make(chan struct{})}
 	c.mu.Lock()
 	conn.nr = len(c.maxOpen)
 	c.maxOpen = append(c.maxOpen, 0)
@@ -127,7 +129,7 @@ func (c *cloudConn) packet() bool {
 		c.subs = p.Subscriptions
 		c.mu.Unlock()
 		s := &packets.Suback{PacketID: p.PacketID, Properties: &packets.Properties{}, Reasons: make([]byte, len(p.Subscriptions))}
-		s.WriteTo(c)
+		c.send(s)
 	case *packets.Publish:
 		return c.publish(p)
 	case *packets.Puback:
@@ -135,7 +137,7 @@ func (c *cloudConn) packet() bool {
 		c.pubacks = append(c.pubacks, p.PacketID)
 		c.mu.Unlock()
 	case *packets.Pingreq:
-		packets.NewControlPacket(packets.PINGRESP).WriteTo(c)
+		c.send(packets.NewControlPacket(packets.PINGRESP))
 	case *packets.Disconnect:
 		c.mu.Lock()
 		c.byes = append(c.byes, p.ReasonCode)
@@ -153,7 +155,7 @@ func (c *cloudConn) connect(p *packets.Connect) bool {
 	if c.at(atConnect) {
 		return false
 	}
-	if _, err := connack.WriteTo(c); err != nil || connack.ReasonCode >= 0x80 || c.at(atConnack) {
+	if err := c.send(&connack); err != nil || connack.ReasonCode >= 0x80 || c.at(atConnack) {
 		return false
 	}
 	if c.hello != nil {
@@ -168,7 +170,7 @@ func (c *cloudConn) publish(p *packets.Publish) bool {
 		c.states = append(c.states, string(p.Payload))
 		c.mu.Unlock()
 		if p.QoS > 0 {
-			(&packets.Puback{PacketID: p.PacketID, Properties: &packets.Properties{}}).WriteTo(c)
+			c.send(&packets.Puback{PacketID: p.PacketID, Properties: &packets.Properties{}})
 		}
 		return true
 	}
@@ -189,6 +191,17 @@ func (c *cloudConn) publish(p *packets.Publish) bool {
 	return true
 }
 
+// send writes a packet in one piece: paho would write it in several, and
+// packets are sent by two goroutines.
+func (c *cloudConn) send(p io.WriterTo) error {
+	var b bytes.Buffer
+	if _, err := p.WriteTo(&b); err != nil {
+		return err
+	}
+	_, err := c.Write(b.Bytes())
+	return err
+}
+
 // answer sends PUBACKs when they are due.
 func (c *cloudConn) answer() {
 	for a := range c.acks {
@@ -202,7 +215,7 @@ func (c *cloudConn) answer() {
 			return
 		}
 		if a.code == sayPoison {
-			(&packets.Disconnect{ReasonCode: 0x95, Properties: &packets.Properties{}}).WriteTo(c)
+			c.send(&packets.Disconnect{ReasonCode: 0x95, Properties: &packets.Properties{}})
 			c.Close()
 			return
 		}
@@ -213,7 +226,7 @@ func (c *cloudConn) answer() {
 			c.order = append(c.order, id)
 		}
 		c.mu.Unlock()
-		_, err := (&packets.Puback{PacketID: a.p.PacketID, ReasonCode: a.code, Properties: &packets.Properties{}}).WriteTo(c)
+		err := c.send(&packets.Puback{PacketID: a.p.PacketID, ReasonCode: a.code, Properties: &packets.Properties{}})
 		if err != nil || c.at(atPuback) {
 			c.Close()
 			return

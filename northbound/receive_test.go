@@ -40,7 +40,7 @@ func TestReceive(t *testing.T) {
 				command(3, "elsewhere"), retained,
 				command(5, "sites/gw/cmd/b"),
 			} {
-				p.WriteTo(cc)
+				cc.send(p)
 			}
 		}
 		cfg := receiveConfig()
@@ -79,7 +79,7 @@ func TestHandleError(t *testing.T) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			if len(c.pubacks) == 0 {
-				command(7, "sites/gw/cmd/a").WriteTo(cc)
+				cc.send(command(7, "sites/gw/cmd/a"))
 			}
 		}
 		cfg := receiveConfig()
@@ -108,7 +108,7 @@ func TestHandleHangs(t *testing.T) {
 		c := newCloud(t)
 		c.hello = func(cc *cloudConn) {
 			for i := range uint16(receiveMaximum) {
-				command(i+1, "sites/gw/cmd/a").WriteTo(cc)
+				cc.send(command(i+1, "sites/gw/cmd/a"))
 			}
 		}
 		cfg := receiveConfig()
