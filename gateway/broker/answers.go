@@ -38,7 +38,7 @@ func (a *answers) init(c *conn) {
 func (a *answers) take(ctx context.Context) error {
 	for {
 		a.mu.Lock()
-		free := a.open < a.c.b.limits.ReceiveMaximum
+		free := a.open < a.c.limits.ReceiveMaximum
 		if free {
 			a.open++
 		}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
@@ -51,7 +52,7 @@ type Config struct {
 // concurrent use.
 type Broker struct {
 	listeners []Listener
-	limits    Limits
+	limits    atomic.Pointer[Limits] // SetLimits replaces them; a connection keeps those it began with
 	access    Access
 	queue     *storequeue.Queue
 	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
@@ -87,7 +88,7 @@ func New(cfg Config) (*Broker, error) {
 		}
 	}
 	b := &Broker{
-		listeners: cfg.Listeners, limits: cfg.Limits.withDefaults(), access: cfg.Access,
+		listeners: cfg.Listeners, access: cfg.Access,
 		queue: cfg.Queue, outbound: cfg.Outbound, log: cfg.Logger,
 		ready:    make(chan struct{}),
 		sooner:   make(chan struct{}, 1),
@@ -97,6 +98,7 @@ func New(cfg Config) (*Broker, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
+	b.SetLimits(cfg.Limits)
 	b.door.init(&b.limits)
 	if err := b.restoreRetained(); err != nil {
 		return nil, fmt.Errorf("restore retained messages: %w", err)
@@ -199,6 +201,14 @@ func (b *Broker) Recheck(current func(access.Identity) (access.Identity, bool)) 
 			c.close(mqtt.AdministrativeAction)
 		}
 	}
+}
+
+// SetLimits puts limits in force: those that a CONNACK names, and what one
+// client may use, for connections that come from now on, all others at once.
+// Nobody is closed, and nothing is removed, for being over a new limit.
+func (b *Broker) SetLimits(l Limits) {
+	l = l.withDefaults()
+	b.limits.Store(&l)
 }
 
 // Ready is closed when all listeners listen.

@@ -25,6 +25,7 @@ type conn struct {
 	nc       net.Conn // the socket, or TLS on it
 	remote   netip.Addr
 	accepted time.Time
+	limits   *Limits // in force when it was accepted
 	dec      *mqtt.Decoder
 	out      *outbox
 
@@ -55,9 +56,10 @@ type conn struct {
 var past = time.Unix(1, 0)
 
 func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
+	limits := b.limits.Load()
 	c := &conn{
 		b: b, listener: l, raw: raw, nc: nc, remote: addrOf(raw), accepted: time.Now(),
-		dec: mqtt.NewDecoder(nc, b.limits.ConnectSize), out: newOutbox(nc, raw, &b.limits),
+		dec: mqtt.NewDecoder(nc, limits.ConnectSize), out: newOutbox(nc, raw, limits), limits: limits,
 		quit: make(chan struct{}),
 	}
 	c.answers.init(c)

@@ -18,7 +18,7 @@ import (
 // is in. Everything up to a whole CONNECT has to happen within limits.Connect
 // of accept, however the bytes trickle.
 func (c *conn) connect(ctx context.Context) bool {
-	deadline := c.accepted.Add(c.b.limits.Connect)
+	deadline := c.accepted.Add(c.limits.Connect)
 	login, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if err := c.handshake(login); err != nil {
@@ -59,7 +59,7 @@ func (c *conn) handshake(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.b.limits.Handshake))
+	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.limits.Handshake))
 	defer cancel()
 	return t.HandshakeContext(ctx)
 }
@@ -166,7 +166,7 @@ func (c *conn) authenticate(ctx context.Context, req *mqtt.Connect) (access.Iden
 
 // welcome sends CONNACK, and only then lets messages through.
 func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, assigned string) {
-	l := &c.b.limits
+	l := c.limits
 	c.window = min(int(req.ReceiveMaximum), l.ReceiveMaximum)
 	c.maxPacket = int(req.MaximumPacket)
 	c.keepAlive = time.Duration(req.KeepAlive) * time.Second

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -104,7 +105,7 @@ func addrOf(nc net.Conn) netip.Addr {
 
 // The door counts sockets, those that have not logged in apart from the others.
 type door struct {
-	limits *Limits
+	limits *atomic.Pointer[Limits]
 
 	mu      sync.Mutex // covers the fields below
 	waiting tally
@@ -127,7 +128,7 @@ func (t *tally) full(addr netip.Addr, all, each int) bool {
 	return t.all >= all || t.of[addr] >= each
 }
 
-func (d *door) init(l *Limits) {
+func (d *door) init(l *atomic.Pointer[Limits]) {
 	d.limits = l
 	d.waiting.of = map[netip.Addr]int{}
 	d.inside.of = map[netip.Addr]int{}
@@ -135,9 +136,10 @@ func (d *door) init(l *Limits) {
 
 // enter lets a socket wait at the door if there is room for it.
 func (d *door) enter(addr netip.Addr) bool {
+	l := d.limits.Load()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.waiting.full(addr, d.limits.PreLogin, d.limits.PreLoginPerIP) {
+	if d.waiting.full(addr, l.PreLogin, l.PreLoginPerIP) {
 		return false
 	}
 	d.waiting.add(addr, 1)
@@ -146,9 +148,10 @@ func (d *door) enter(addr netip.Addr) bool {
 
 // pass lets one that waited inside if there is room for it.
 func (d *door) pass(addr netip.Addr) bool {
+	l := d.limits.Load()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.inside.full(addr, d.limits.Connections, d.limits.ConnectionsPerIP) {
+	if d.inside.full(addr, l.Connections, l.ConnectionsPerIP) {
 		return false
 	}
 	d.waiting.add(addr, -1)

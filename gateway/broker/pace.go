@@ -13,7 +13,7 @@ type pace struct {
 
 // wait returns when the next message may be taken; false: the connection ends.
 func (p *pace) wait(ctx context.Context, c *conn) bool {
-	rate := c.b.limits.PublishRate
+	rate := c.limits.PublishRate
 	if rate <= 0 {
 		return true
 	}

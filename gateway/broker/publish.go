@@ -94,7 +94,7 @@ func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
 
 // resolve gives a PUBLISH its topic, by name or by alias.
 func (c *conn) resolve(p *mqtt.Publish) (string, error) {
-	if int(p.TopicAlias) > c.b.limits.Aliases {
+	if int(p.TopicAlias) > c.limits.Aliases {
 		return "", violation(mqtt.TopicAliasInvalid, "MQTT-3.3.2-9", "a topic alias beyond the maximum that CONNACK named")
 	}
 	if len(p.Topic) == 0 {
@@ -108,7 +108,7 @@ func (c *conn) resolve(p *mqtt.Publish) (string, error) {
 	}
 	if p.TopicAlias > 0 {
 		if c.aliases == nil {
-			c.aliases = make([]string, c.b.limits.Aliases)
+			c.aliases = make([]string, c.limits.Aliases)
 		}
 		c.aliases[p.TopicAlias-1] = c.topic
 	}
@@ -117,7 +117,7 @@ func (c *conn) resolve(p *mqtt.Publish) (string, error) {
 
 // refusal says why id may not publish to topic; Success: it may.
 func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
-	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.TopicLevels || mqtt.CheckTopic(topic) != nil {
+	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.Load().TopicLevels || mqtt.CheckTopic(topic) != nil {
 		return mqtt.TopicNameInvalid
 	}
 	if topic[0] == '$' || !b.access.Allow(id, access.Publish, topic) { // [MQTT-4.7.2-1]: '$' is the server's
@@ -185,7 +185,7 @@ func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue
 	switch b.verdict(from, &m) {
 	case mqtt.Success:
 	case mqtt.TopicNameInvalid:
-		return fmt.Errorf("publish to %.200q: %w: at most %d levels (see broker.limits) and %d bytes", m.Topic, ErrTopic, b.limits.TopicLevels, maxTopic)
+		return fmt.Errorf("publish to %.200q: %w: at most %d levels (see broker.limits) and %d bytes", m.Topic, ErrTopic, b.limits.Load().TopicLevels, maxTopic)
 	case mqtt.QuotaExceeded:
 		return fmt.Errorf("publish to %q: too many retained messages: see broker.limits", m.Topic)
 	default:

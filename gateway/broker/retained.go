@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate-io/headgate/storequeue"
@@ -17,7 +18,7 @@ import (
 // for concurrent use.
 type retained struct {
 	reader *storequeue.Reader // the broker's own
-	limits *Limits
+	limits *atomic.Pointer[Limits]
 
 	mu    sync.RWMutex // covers the fields below
 	root  shelf
@@ -47,13 +48,14 @@ func (r *retained) len() int {
 // hasRoom reports whether a message could be kept. Messages that wait for their
 // commit are not counted, so the limit may be passed by those.
 func (r *retained) hasRoom(topic string, size int) bool {
+	l := r.limits.Load()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	old := r.root.find(topic)
-	if r.bytes-weight(old)+int64(len(topic)+size) > r.limits.RetainedBytes {
+	if r.bytes-weight(old)+int64(len(topic)+size) > l.RetainedBytes {
 		return false
 	}
-	return old != nil || r.count < r.limits.Retained
+	return old != nil || r.count < l.Retained
 }
 
 func (s *shelf) find(topic string) *storequeue.Message {

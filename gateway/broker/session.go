@@ -68,7 +68,7 @@ func (b *Broker) claim(ctx context.Context, clientID, owner string, c *conn) (s 
 		b.mu.Lock()
 		s = b.sessions[clientID]
 		switch {
-		case s == nil && len(b.sessions) >= b.limits.Sessions:
+		case s == nil && len(b.sessions) >= b.limits.Load().Sessions:
 			b.mu.Unlock()
 			return nil, false, errTooManySess
 		case s == nil:
@@ -169,7 +169,7 @@ func (b *Broker) replace(old *session, c *conn) *session {
 
 // expiry is how long a session lasts that asks for n seconds.
 func (b *Broker) expiry(n uint32) time.Duration {
-	return min(time.Duration(n)*time.Second, b.limits.SessionExpiry)
+	return min(time.Duration(n)*time.Second, b.limits.Load().SessionExpiry)
 }
 
 // detach is the connection's end of attach. It publishes the will, now or

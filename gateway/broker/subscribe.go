@@ -61,14 +61,14 @@ func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqt
 	if !shared {
 		filter = want.Filter
 	}
-	if len(want.Filter) > maxTopic || mqtt.CheckFilter(want.Filter) != nil || strings.Count(filter, "/") >= c.b.limits.TopicLevels {
+	if len(want.Filter) > maxTopic || mqtt.CheckFilter(want.Filter) != nil || strings.Count(filter, "/") >= c.limits.TopicLevels {
 		return mqtt.TopicFilterInvalid
 	}
 	if !c.b.access.AllowFilter(c.id, filter) {
 		c.b.denied(c.id, access.Subscribe, filter)
 		return mqtt.NotAuthorized
 	}
-	if have[want.Filter] == nil && len(have) >= c.b.limits.Subscriptions {
+	if have[want.Filter] == nil && len(have) >= c.limits.Subscriptions {
 		return mqtt.QuotaExceeded
 	}
 	return mqtt.ReasonCode(want.QoS)

@@ -103,7 +103,7 @@ func randomFilter(rnd *rand.Rand) string {
 
 func TestRetainedAgainstMatch(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
-	r := retained{limits: &Limits{}}
+	var r retained
 	have := map[string]bool{}
 	for range 3000 {
 		m := message(randomTopic(rnd))
