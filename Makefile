@@ -68,13 +68,18 @@ prove: need
 	tools/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: bench-e2e
+bench: bench-e2e bench-broker
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v '/gateway$$')
 
 # From the publisher's PUBLISH to the cloud's hands, with fsync on, beside mosquitto's bridge.
 .PHONY: bench-e2e
 bench-e2e: need
 	go test -run '^$$' -bench ToTheCloud -benchtime 1x -timeout 20m ./gateway
+
+# The local broker beside mosquitto: rate, processor time and latency.
+.PHONY: bench-broker
+bench-broker: need
+	go test -run '^$$' -bench 'Broker$$' -benchtime 1x -timeout 20m ./gateway
 
 .PHONY: build
 build:
