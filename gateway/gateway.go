@@ -159,7 +159,7 @@ var self = access.Identity{Name: "gateway"}
 func (g *Gateway) openBroker() error {
 	var listeners []broker.Listener
 	for _, l := range g.cfg.Broker.Listeners {
-		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs}
+		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs, WebSocket: l.WebSocket, Origins: l.Origins}
 		if !l.Plaintext {
 			files := serverFiles(l)
 			files.Report = func(err error) { g.log.Error("listener keeps its old certificate", "address", l.Address, "error", err) }

@@ -32,6 +32,8 @@ type Listener struct {
 	Address     string                      // host:port; port 0 lets the system choose
 	TLS         func() (*tls.Config, error) // asked for every connection; nil: plaintext, loopback addresses only
 	AnonymousAs string                      // who a client without credentials is; plaintext only; empty: refused
+	WebSocket   bool                        // MQTT in the binary frames of a WebSocket at /mqtt
+	Origins     []string                    // scheme://host of web pages that may connect, beside those of the same host
 }
 
 // Config is what a Broker is made of. Access and Queue are required.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -42,10 +43,34 @@ func (b *builder) listener(l *fileListener, addresses unique) Listener {
 	if l.anonymousAs.good() && l.anonymousAs.v != "" {
 		b.anonymous(l, ok && !loopback)
 	}
+	origins := b.origins(l)
 	return Listener{
 		Address: address, Plaintext: l.plaintext.v, Certificate: l.certificate.v, Key: l.key.v, ClientCA: l.clientCA.v,
 		ClientCertificate: ClientCertificate(l.clientCert.v), AnonymousAs: l.anonymousAs.v,
+		WebSocket: l.webSocket.v, Origins: origins,
 	}
+}
+
+func (b *builder) origins(l *fileListener) (all []string) {
+	if l.origins.set && l.webSocket.has && !l.webSocket.v {
+		b.rep.add(l.origins.at, "remove it, or set websocket: true", "origins has no meaning without websocket")
+	}
+	for _, o := range l.origins.items {
+		if o.good() && !isOrigin(o.v) {
+			b.rep.add(o.at, "write https:// or http:// and the host, with the port if it is not the usual one: https://hmi.example.com:8443",
+				"%q is not the origin of a web page", o.v)
+		}
+		all = append(all, o.v)
+	}
+	return all
+}
+
+// isOrigin reports whether s is as a browser writes it: a scheme and a host,
+// nothing behind, no wildcard.
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" &&
+		u.Scheme+"://"+u.Host == s && !strings.ContainsAny(s, "*?\\")
 }
 
 // plaintext checks a listener without TLS; open says that it is surely not on

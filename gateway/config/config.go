@@ -45,6 +45,8 @@ type Listener struct {
 	ClientCA          string // path, or empty
 	ClientCertificate ClientCertificate
 	AnonymousAs       string // identity of clients without credentials; empty: none
+	WebSocket         bool
+	Origins           []string // of web pages: http:// or https:// and a host, perhaps a port; only with WebSocket
 }
 
 // ClientCertificate says whether TLS asks clients for a certificate.

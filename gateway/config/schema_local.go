@@ -71,6 +71,8 @@ type fileListener struct {
 	clientCA    filePath
 	clientCert  text
 	anonymousAs text
+	webSocket   boolean
+	origins     list[text]
 }
 
 func (l *fileListener) keys() []key {
@@ -86,6 +88,10 @@ func (l *fileListener) keys() []key {
 			doc: "Whether clients are asked for a certificate. Default: optional with client_ca, otherwise off."},
 		{name: "anonymous_as", into: &l.anonymousAs,
 			doc: "Identity of clients that bring no credentials. On plaintext loopback listeners only; empty: they are refused."},
+		{name: "websocket", into: &l.webSocket, def: "false",
+			doc: "MQTT over WebSocket at the path `/mqtt`, and nothing else on this listener."},
+		{name: "origins", into: &l.origins,
+			doc: "Web pages that may connect over WebSocket, `https://hmi.example.com` for example. Default: only pages of the same host and port."},
 	}
 }
 
