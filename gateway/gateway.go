@@ -19,6 +19,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,6 +64,7 @@ type Gateway struct {
 	users   *access.Users
 	gate    *access.Gate
 	broker  *broker.Broker
+	tls     []func() (*tls.Config, error) // of the listeners
 	links   []*link
 	buses   map[string]*modbus.Bus
 	devices []*southbound.Device
@@ -162,11 +164,12 @@ func (g *Gateway) openBroker() error {
 		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs, WebSocket: l.WebSocket, Origins: l.Origins}
 		if !l.Plaintext {
 			files := serverFiles(l)
-			files.Report = func(err error) { g.log.Error("listener keeps its old certificate", "address", l.Address, "error", err) }
+			files.Report = func(err error) { g.log.Error("listener keeps its old TLS files", "address", l.Address, "error", err) }
 			if err := g.firstKeys(l); err != nil {
 				return fmt.Errorf("%w: %w", ErrSetup, err)
 			}
 			b.TLS = pki.Server(files)
+			g.tls = append(g.tls, b.TLS)
 			if _, err := b.TLS(); err != nil {
 				return fmt.Errorf("%w: listener %s: %w", ErrSetup, l.Address, err)
 			}
@@ -201,7 +204,10 @@ func setup(err error) error {
 
 func serverFiles(l config.Listener) pki.ServerFiles {
 	policy := map[config.ClientCertificate]pki.Policy{config.Off: pki.Off, config.Optional: pki.Optional, config.Required: pki.Required}
-	return pki.ServerFiles{Certificate: l.Certificate, Key: l.Key, ClientCA: l.ClientCA, Policy: policy[l.ClientCertificate]}
+	return pki.ServerFiles{
+		Certificate: l.Certificate, Key: l.Key, Policy: policy[l.ClientCertificate],
+		ClientCA: l.ClientCA, ClientCRL: l.ClientCRL, ClientDenylist: l.ClientDenylist,
+	}
 }
 
 // firstKeys makes the local CA and the broker's certificate at the first start
@@ -251,7 +257,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return socket.Run(ctx) })
 	group.Go(func() error { return g.announce(ctx) })
 	group.Go(func() error { return g.watchDisk(ctx) })
-	group.Go(func() error { return g.watchUsers(ctx) })
+	group.Go(func() error { return g.watchAccess(ctx) })
 	group.Go(func() error { return g.announceLosses(ctx) })
 	err := errors.Join(group.Wait(), g.Close())
 	g.log.Info("stopped")
@@ -274,32 +280,6 @@ func (g *Gateway) watchDisk(ctx context.Context) error {
 		return fmt.Errorf("the disk failed, nothing is acknowledged any more; the gateway ends so that it starts from what is on disk: %w", g.queue.Err())
 	case <-ctx.Done():
 		return nil
-	}
-}
-
-// watchUsers cuts, within a second, whoever was removed or lost a role. New
-// users need nobody's help: they are looked up when they come.
-func (g *Gateway) watchUsers(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	changed := func() time.Time {
-		fi, err := os.Stat(UsersFile(g.cfg))
-		if err != nil {
-			return time.Time{} // a file that went has changed
-		}
-		return fi.ModTime()
-	}
-	last := changed()
-	for {
-		select {
-		case <-tick.C:
-			if now := changed(); now != last {
-				last = now
-				g.broker.Recheck(g.gate.Current)
-			}
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }
 

@@ -77,6 +77,16 @@ func (c *conn) upgrade(deadline time.Time) error {
 	return c.framed.upgrade(c.listener, c.limits.ConnectSize)
 }
 
+// trusted reports whether the handshake would be accepted now. Safe for
+// concurrent use.
+func (c *conn) trusted() bool {
+	if c.tls == nil {
+		return true
+	}
+	conf, err := c.listener.TLS()
+	return err == nil && (conf.VerifyConnection == nil || conf.VerifyConnection(c.tls.ConnectionState()) == nil)
+}
+
 // refuseHandshake tells a login that failed by its certificate from a peer
 // that went away or does not speak TLS.
 func (c *conn) refuseHandshake(err error) {

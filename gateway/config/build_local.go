@@ -46,8 +46,8 @@ func (b *builder) listener(l *fileListener, addresses unique) Listener {
 	origins := b.origins(l)
 	return Listener{
 		Address: address, Plaintext: l.plaintext.v, Certificate: l.certificate.v, Key: l.key.v, ClientCA: l.clientCA.v,
-		ClientCertificate: ClientCertificate(l.clientCert.v), AnonymousAs: l.anonymousAs.v,
-		WebSocket: l.webSocket.v, Origins: origins,
+		ClientCRL: l.clientCRL.v, ClientDenylist: l.clientDeny.v, ClientCertificate: ClientCertificate(l.clientCert.v),
+		AnonymousAs: l.anonymousAs.v, WebSocket: l.webSocket.v, Origins: origins,
 	}
 }
 
@@ -83,7 +83,7 @@ func (b *builder) plaintext(l *fileListener, open bool) {
 	for _, p := range []struct {
 		name string
 		path *filePath
-	}{{"certificate", &l.certificate}, {"key", &l.key}, {"client_ca", &l.clientCA}} {
+	}{{"certificate", &l.certificate}, {"key", &l.key}, {"client_ca", &l.clientCA}, {"client_crl", &l.clientCRL}, {"client_denylist", &l.clientDeny}} {
 		if p.path.set {
 			b.rep.add(p.path.at, "remove it, or remove plaintext", "%s has no meaning on a plaintext listener", p.name)
 		}
@@ -112,6 +112,18 @@ func (b *builder) needTLS(l *fileListener) {
 		l.clientCert.v, l.clientCert.has = string(Off), true
 		if l.clientCA.set {
 			l.clientCert.v = string(Optional)
+		}
+	}
+	if l.clientCert.v != string(Off) {
+		return
+	}
+	for _, p := range []struct {
+		name string
+		path *filePath
+	}{{"client_crl", &l.clientCRL}, {"client_denylist", &l.clientDeny}} {
+		if p.path.set {
+			b.rep.add(p.path.at, "add client_ca and client_certificate: required, or remove it",
+				"%s on a listener that asks for no client certificates", p.name)
 		}
 	}
 }

@@ -43,6 +43,8 @@ type Listener struct {
 	Plaintext         bool   // then Address is a loopback address, and no certificate is set
 	Certificate, Key  string // paths
 	ClientCA          string // path, or empty
+	ClientCRL         string // path, or empty
+	ClientDenylist    string // path, or empty
 	ClientCertificate ClientCertificate
 	AnonymousAs       string // identity of clients without credentials; empty: none
 	WebSocket         bool
