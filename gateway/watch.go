@@ -14,7 +14,7 @@ const watchPause = 500 * time.Millisecond
 
 // seen is what files looked like that decide who may stay.
 type seen struct {
-	users time.Time
+	users os.FileInfo   // nil: there was none
 	tls   []*tls.Config // one for each listener; another one when its files changed
 }
 
@@ -22,7 +22,7 @@ type seen struct {
 func (g *Gateway) look() seen {
 	var s seen
 	if fi, err := os.Stat(UsersFile(g.cfg)); err == nil {
-		s.users = fi.ModTime()
+		s.users = fi
 	}
 	for _, files := range g.tls {
 		c, _ := files() // right once, so it is right for good
@@ -31,8 +31,11 @@ func (g *Gateway) look() seen {
 	return s
 }
 
-func (s seen) equal(other seen) bool {
-	return s.users.Equal(other.users) && slices.Equal(s.tls, other.tls)
+func same(a, b os.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // watchAccess cuts whoever was removed, lost a role, or has a certificate that
@@ -41,16 +44,27 @@ func (s seen) equal(other seen) bool {
 func (g *Gateway) watchAccess(ctx context.Context) error {
 	tick := time.NewTicker(watchPause)
 	defer tick.Stop()
-	last := g.look()
+	last, failed := g.look(), ""
 	for {
 		select {
 		case <-tick.C:
-			if now := g.look(); !now.equal(last) {
-				last = now
-				g.broker.Recheck(g.gate.Current)
-			}
 		case <-ctx.Done():
 			return nil
+		}
+		now := g.look()
+		if !same(now.users, last.users) {
+			if err := g.users.Reload(); err != nil { // for want of file descriptors, perhaps: tried again
+				if failed != err.Error() {
+					g.log.Error("the changed users are refused: they stay as they were", "error", err)
+				}
+				failed, now.users = err.Error(), last.users
+			}
+		}
+		changedUsers, changedTLS := !same(now.users, last.users), !slices.Equal(now.tls, last.tls)
+		if last = now; changedUsers || changedTLS {
+			failed = ""
+			g.log.Info("changed files were taken over", "event", "reload", "by", "change of a file", "users", changedUsers, "tls", changedTLS)
+			g.broker.Recheck(g.gate.Current)
 		}
 	}
 }
