@@ -20,6 +20,7 @@ type outbox struct {
 	patient time.Duration // for one write
 	room    chan struct{} // room for one: the writer took what was there
 	flushed chan struct{} // closed when sealed and empty, or broken
+	aliases *aliases      // of the topics of frames; nil: none. Covered by mu
 
 	mu      sync.Mutex // covers the fields below; never held over a write
 	pending *buffer    // nil: nothing waits
@@ -62,7 +63,7 @@ func (o *outbox) packet(p mqtt.Packet) bool {
 	return true
 }
 
-// frame puts an encoded packet in if there is room for it. An empty outbox has
+// frame puts an encoded PUBLISH in if there is room for it. An empty outbox has
 // room for any packet.
 func (o *outbox) frame(f []byte) bool {
 	o.mu.Lock()
@@ -71,7 +72,7 @@ func (o *outbox) frame(f []byte) bool {
 		return false
 	}
 	o.open()
-	o.pending.b = append(o.pending.b, f...)
+	o.pending.b = o.aliases.append(o.pending.b, f)
 	o.start()
 	return true
 }
