@@ -16,32 +16,13 @@ import (
 // ErrNotRunning means that no gateway answers on the socket.
 var ErrNotRunning = errors.New("the gateway is not running")
 
-const (
-	maxAnswer = 64 << 20 // bytes a client reads of an answer
-	patience  = 30 * time.Second
-)
+// maxAnswer bounds what a client reads of an answer.
+const maxAnswer = 64 << 20
 
 // GetStatus asks the gateway behind socket.
 func GetStatus(ctx context.Context, socket string) (Status, error) {
-	var st Status
-	resp, err := ask(ctx, socket, http.MethodGet, "/v1/status")
-	if err != nil {
-		return st, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return st, fmt.Errorf("ask %s: answered %s", socket, resp.Status)
-	}
-	if err := decode(resp, &st); err != nil {
-		return st, fmt.Errorf("ask %s: %w", socket, err)
-	}
-	return st, nil
-}
-
-// ask sends a request; the caller closes the answer's body.
-func ask(ctx context.Context, socket, method, path string) (*http.Response, error) {
 	client := http.Client{
-		Timeout: patience,
+		Timeout: 10 * time.Second,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -49,22 +30,26 @@ func ask(ctx context.Context, socket, method, path string) (*http.Response, erro
 			DisableKeepAlives: true,
 		},
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway/v1/status", nil)
 	if err != nil {
-		return nil, err
+		return Status{}, err
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate", ErrNotRunning, socket)
+		return Status{}, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate", ErrNotRunning, socket)
 	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("ask %s: you may not; use sudo or join the group headgate", socket)
+		return Status{}, fmt.Errorf("ask %s: you may not; use sudo or join the group headgate", socket)
 	case err != nil:
-		return nil, fmt.Errorf("ask %s: %w", socket, err)
+		return Status{}, fmt.Errorf("ask %s: %w", socket, err)
 	}
-	return resp, nil
-}
-
-func decode(resp *http.Response, v any) error {
-	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v)
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Status{}, fmt.Errorf("ask %s: answered %s", socket, resp.Status)
+	}
+	var st Status
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&st); err != nil {
+		return Status{}, fmt.Errorf("ask %s: %w", socket, err)
+	}
+	return st, nil
 }

@@ -26,11 +26,6 @@ func (c *conn) connect(ctx context.Context) bool {
 		return false
 	}
 	c.readBy(deadline)
-	if err := c.upgrade(deadline); err != nil {
-		c.b.stats.protocolErrors.Add(1)
-		c.b.rarely.log(c.b.log.Warn, "WebSocket refused", "remote", c.remote, "error", err)
-		return false
-	}
 	p, err := c.dec.Read()
 	if err != nil {
 		c.refuseUnread(err)
@@ -60,31 +55,13 @@ func (c *conn) connect(ctx context.Context) bool {
 
 // handshake does TLS. How many do it at a time is bounded by limits.PreLogin.
 func (c *conn) handshake(ctx context.Context) error {
-	if c.tls == nil {
+	t, ok := c.nc.(*tls.Conn)
+	if !ok {
 		return nil
 	}
 	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.limits.Handshake))
 	defer cancel()
-	return c.tls.HandshakeContext(ctx)
-}
-
-// upgrade makes a WebSocket of the connection if the listener is for those.
-func (c *conn) upgrade(deadline time.Time) error {
-	if c.framed == nil {
-		return nil
-	}
-	c.nc.SetWriteDeadline(deadline)
-	return c.framed.upgrade(c.listener, c.limits.ConnectSize)
-}
-
-// trusted reports whether the handshake would be accepted now. Safe for
-// concurrent use.
-func (c *conn) trusted() bool {
-	if c.tls == nil {
-		return true
-	}
-	conf, err := c.listener.TLS()
-	return err == nil && (conf.VerifyConnection == nil || conf.VerifyConnection(c.tls.ConnectionState()) == nil)
+	return t.HandshakeContext(ctx)
 }
 
 // refuseHandshake tells a login that failed by its certificate from a peer
@@ -126,6 +103,9 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 	if !validClientID(req.ClientID) {
 		return false, mqtt.ClientIdentifierNotValid, "a client id has 1 to 128 printable characters" // [MQTT-3.1.3-8]
 	}
+	if !c.agreeKeepAlive(req) {
+		return false, mqtt.ClientIdentifierNotValid, "its keep alive is longer than broker.limits.keep_alive, and 3.1.1 has no way to say so"
+	}
 	id, err := c.authenticate(ctx, req)
 	if err != nil {
 		c.b.stats.authFailures.Add(1)
@@ -165,14 +145,26 @@ func validClientID(id string) bool {
 	return true
 }
 
+// agreeKeepAlive puts the limit in the place of a keep alive that is longer, or
+// none. It reports false for 3.1.1, which cannot be told.
+func (c *conn) agreeKeepAlive(req *mqtt.Connect) bool {
+	c.keepAlive = time.Duration(req.KeepAlive) * time.Second
+	longest := c.limits.KeepAlive
+	if longest == 0 || c.keepAlive > 0 && c.keepAlive <= longest {
+		return true
+	}
+	c.keepAlive = longest
+	return c.version == mqtt.V5
+}
+
 func (c *conn) authenticate(ctx context.Context, req *mqtt.Connect) (access.Identity, error) {
 	creds := access.Credentials{
 		Username: req.Username, HasUsername: req.UsernameFlag,
 		Password: []byte(req.Password), HasPassword: req.PasswordFlag,
 		Remote: c.remote,
 	}
-	if c.tls != nil {
-		if state := c.tls.ConnectionState(); len(state.VerifiedChains) > 0 {
+	if t, ok := c.nc.(*tls.Conn); ok {
+		if state := t.ConnectionState(); len(state.VerifiedChains) > 0 {
 			creds.Certificate = state.PeerCertificates[0]
 		}
 	}
@@ -192,7 +184,7 @@ func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, ass
 	l := c.limits
 	c.window = min(int(req.ReceiveMaximum), l.ReceiveMaximum)
 	c.maxPacket = int(req.MaximumPacket)
-	c.keepAlive = time.Duration(req.KeepAlive) * time.Second
+	c.out.aliases = newAliases(min(int(req.TopicAliasMax), l.Aliases), c.maxPacket)
 	ack := &mqtt.Connack{
 		Version: c.version, SessionPresent: present,
 		ReceiveMaximum: uint16(l.ReceiveMaximum), MaximumQoS: 2, MaximumPacket: uint32(l.PacketSize),
@@ -202,12 +194,12 @@ func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, ass
 	if granted := c.session.expiry; req.SessionExpiry > 0 && granted < time.Duration(req.SessionExpiry)*time.Second {
 		ack.SessionExpiry, ack.HasSessionExpiry = uint32(granted/time.Second), true
 	}
+	if asked := time.Duration(req.KeepAlive) * time.Second; asked != c.keepAlive { // [MQTT-3.1.2-21]
+		ack.ServerKeepAlive, ack.HasServerKeepAlive = uint16(c.keepAlive/time.Second), true
+	}
 	c.send(ack)
 	c.greeted.Store(true)
 	c.dec.SetLimit(l.PacketSize)
-	if c.framed != nil {
-		c.framed.trust(l.PacketSize)
-	}
 	c.readBy(time.Time{})
 	c.b.log.Debug("client connected", "client", req.ClientID, "identity", c.id.Name, "remote", c.remote, "present", present)
 	c.session.conn.Store(c)

@@ -13,6 +13,7 @@ type Limits struct {
 	TopicLevels      int           // of topics and filters; default 16
 	Subscriptions    int           // of one client; default 1,000
 	SessionExpiry    time.Duration // the longest a session outlives its connection; default 7 days
+	KeepAlive        time.Duration // the longest that a client may choose, rounded up to seconds, at most 65,535; default: any, and none
 	Sessions         int           // connected or waiting for their client; default 20,000
 	Retained         int           // messages; default 100,000
 	RetainedBytes    int64         // of topics and payloads together; default 64 MiB
@@ -24,7 +25,7 @@ type Limits struct {
 	Connect       time.Duration // from accept to a whole CONNECT; default 10 s
 	Write         time.Duration // for 64 KiB to leave; default 10 s
 	Outbox        int           // bytes that wait for one client's socket; default 256 KiB
-	Aliases       int           // topic aliases a client may set; default 16
+	Aliases       int           // topic aliases a client may set, and is sent if it can take them; default 16
 }
 
 func (l Limits) withDefaults() Limits {
@@ -36,6 +37,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.TopicLevels, 16)
 	fill(&l.Subscriptions, 1_000)
 	fill(&l.SessionExpiry, 7*24*time.Hour)
+	l.KeepAlive = min((l.KeepAlive + time.Second - 1).Truncate(time.Second), 65_535*time.Second)
 	fill(&l.Sessions, 20_000)
 	fill(&l.Retained, 100_000)
 	fill(&l.RetainedBytes, 64<<20)

@@ -120,11 +120,20 @@ func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
 	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.Load().TopicLevels || mqtt.CheckTopic(topic) != nil {
 		return mqtt.TopicNameInvalid
 	}
-	if topic[0] == '$' || !b.access.Allow(id, access.Publish, topic) { // [MQTT-4.7.2-1]: '$' is the server's
+	if serverOnly(topic) || !b.access.Allow(id, access.Publish, topic) {
 		b.denied(id, access.Publish, topic)
 		return mqtt.NotAuthorized
 	}
 	return mqtt.Success
+}
+
+// serverOnly reports whether no client may publish there, whatever the rules
+// say: what the server says of itself, and what would read as a shared
+// subscription. Other topics that start with '$' need a rule that names the '$':
+// a filter that starts with a wildcard is not for them [MQTT-4.7.2-1].
+func serverOnly(topic string) bool {
+	first, _, _ := strings.Cut(topic, "/")
+	return first == "$SYS" || first == "$share"
 }
 
 // verdict is refusal for a message: one to retain needs room as well.
@@ -227,6 +236,9 @@ func (b *Broker) route(p *publication) {
 	}
 	if b.outbound != nil {
 		m.For = b.outbound(m.Topic, m.For)
+	}
+	if p.conn != nil && p.conn.version == mqtt.V5 && len(p.matches.found) == 0 && len(m.For) == 0 {
+		p.ack.Code = mqtt.NoMatchingSubscribers
 	}
 	if m.Retain {
 		p.retained = clone(m)

@@ -18,14 +18,7 @@ func loadOver(t *testing.T, text string) *Config {
 func lines(changes []Change) string {
 	var all []string
 	for _, c := range changes {
-		switch {
-		case c.Old == "":
-			all = append(all, "+ "+c.Path+": "+c.New)
-		case c.New == "":
-			all = append(all, "- "+c.Path+": "+c.Old)
-		default:
-			all = append(all, "~ "+c.Path+": "+c.Old+" → "+c.New)
-		}
+		all = append(all, c.String())
 	}
 	return strings.Join(all, "\n")
 }

@@ -43,12 +43,8 @@ type Listener struct {
 	Plaintext         bool   // then Address is a loopback address, and no certificate is set
 	Certificate, Key  string // paths
 	ClientCA          string // path, or empty
-	ClientCRL         string // path, or empty
-	ClientDenylist    string // path, or empty
 	ClientCertificate ClientCertificate
 	AnonymousAs       string // identity of clients without credentials; empty: none
-	WebSocket         bool
-	Origins           []string // of web pages: http:// or https:// and a host, perhaps a port; only with WebSocket
 }
 
 // ClientCertificate says whether TLS asks clients for a certificate.
@@ -70,6 +66,7 @@ type Limits struct {
 	TopicLevels      int
 	Subscriptions    int           // per client
 	SessionExpiry    time.Duration // at most
+	KeepAlive        time.Duration // at most; 0: any, and none
 	Retained         int
 }
 

@@ -69,12 +69,8 @@ type fileListener struct {
 	certificate filePath
 	key         filePath
 	clientCA    filePath
-	clientCRL   filePath
-	clientDeny  filePath
 	clientCert  text
 	anonymousAs text
-	webSocket   boolean
-	origins     list[text]
 }
 
 func (l *fileListener) keys() []key {
@@ -86,18 +82,10 @@ func (l *fileListener) keys() []key {
 		{name: "certificate", into: &l.certificate, doc: "PEM file of the server's certificate chain. Required with TLS."},
 		{name: "key", into: &l.key, doc: "PEM file of its private key. Required with TLS."},
 		{name: "client_ca", into: &l.clientCA, doc: "PEM file of the authorities that vouch for clients."},
-		{name: "client_crl", into: &l.clientCRL, doc: "PEM or DER file of the authorities' lists of revoked certificates, looked at when it changes; " +
-			"`headgate cert revoke` adds to that of the local CA. A client whose authority has no list here is refused."},
-		{name: "client_denylist", into: &l.clientDeny, doc: "File of clients' certificates to refuse, one a line: its serial number, " +
-			"or the SHA-256 of its public key, in hexadecimal. `#` begins a comment."},
 		{name: "client_certificate", into: &l.clientCert, oneOf: []string{"off", "optional", "required"},
 			doc: "Whether clients are asked for a certificate. Default: optional with client_ca, otherwise off."},
 		{name: "anonymous_as", into: &l.anonymousAs,
 			doc: "Identity of clients that bring no credentials. On plaintext loopback listeners only; empty: they are refused."},
-		{name: "websocket", into: &l.webSocket, def: "false",
-			doc: "MQTT over WebSocket at the path `/mqtt`, and nothing else on this listener."},
-		{name: "origins", into: &l.origins,
-			doc: "Web pages that may connect over WebSocket, `https://hmi.example.com` for example. Default: only pages of the same host and port."},
 	}
 }
 
@@ -111,6 +99,7 @@ type fileLimits struct {
 	topicLevels      whole
 	subscriptions    whole
 	sessionExpiry    span
+	keepAlive        span
 	sessionQueue     size
 	retained         whole
 }
@@ -129,6 +118,8 @@ func (l *fileLimits) keys() []key {
 		{name: "subscriptions", into: &l.subscriptions, def: "1000", min: "1", max: "1000000", doc: "Subscriptions of one client."},
 		{name: "session_expiry", into: &l.sessionExpiry, def: "7d", min: "0", max: "3650d",
 			doc: "How long a session outlives its connection, at most."},
+		{name: "keep_alive", into: &l.keepAlive, def: "0", min: "0", max: "65535s",
+			doc: "Longest keep alive of a client; 0: any, and none. Beyond it, MQTT 5 clients are told to use this one and others are refused."},
 		{name: "session_queue", into: &l.sessionQueue, def: "64MiB", min: "0", doc: "Bytes waiting for one absent client."},
 		{name: "retained", into: &l.retained, def: "100000", min: "0", max: "10000000", doc: "Retained messages."},
 	}

@@ -1,0 +1,88 @@
+package broker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/headgate-io/headgate/gateway/mqtt"
+)
+
+// What the protocol lets a server decide, and what this one does.
+
+func TestServerKeepAlive(t *testing.T) {
+	h := open(t, Limits{KeepAlive: 59500 * time.Millisecond})
+	for _, tt := range []struct {
+		asked  uint16
+		told   bool
+		accept bool // by 3.1.1, which cannot be told
+	}{{0, true, false}, {1, false, true}, {60, false, true}, {61, true, false}, {65535, true, false}} {
+		ask := func(r *mqtt.Connect) { r.KeepAlive = tt.asked }
+		ack := h.dial(mqtt.V5).connect("alice", "five", ask)
+		if ack.Code != mqtt.Success || ack.HasServerKeepAlive != tt.told || tt.told && ack.ServerKeepAlive != 60 {
+			t.Errorf("keep alive %d: %v, told %v %d", tt.asked, ack.Code, ack.HasServerKeepAlive, ack.ServerKeepAlive)
+		}
+		want := mqtt.ClientIdentifierNotValid
+		if tt.accept {
+			want = mqtt.Success
+		}
+		if ack := h.dial(mqtt.V311).connect("alice", "three", ask); ack.Code != want {
+			t.Errorf("keep alive %d in 3.1.1: %v, want %v", tt.asked, ack.Code, want)
+		}
+	}
+}
+
+func TestServerKeepAliveHolds(t *testing.T) {
+	h := open(t, Limits{KeepAlive: time.Second})
+	c := h.login(mqtt.V5, "alice", "a")
+	if code := c.expectClosed(); code != mqtt.KeepAliveTimeout {
+		t.Errorf("got %v", code)
+	}
+}
+
+func TestNoMatchingSubscribers(t *testing.T) {
+	h := open(t, Limits{})
+	c := h.login(mqtt.V5, "alice", "a")
+	publish := func(qos byte, want mqtt.ReasonCode) {
+		t.Helper()
+		c.send(&mqtt.Publish{Topic: []byte("a"), QoS: qos, PacketID: 1})
+		if a := expect[*mqtt.Ack](c); a.Code != want {
+			t.Errorf("QoS %d: %v, want %v", qos, a.Code, want)
+		}
+		if qos == 2 {
+			c.send(&mqtt.Ack{Kind: mqtt.PUBREL, PacketID: 1})
+			c.expectAck(mqtt.PUBCOMP, 1, mqtt.Success)
+		}
+	}
+	publish(1, mqtt.NoMatchingSubscribers)
+	publish(2, mqtt.NoMatchingSubscribers)
+	h.login(mqtt.V5, "bob", "b").subscribe("a", 0)
+	publish(1, mqtt.Success)
+	publish(2, mqtt.Success)
+}
+
+// Topics that start with '$' need a rule that says so; '$SYS' and '$share' are
+// never a client's.
+func TestDollarTopics(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v mqtt.Version) {
+		h := open(t, Limits{})
+		h.gate.SetRules(rules(t, rule(true, "*", both, "#", "$mine/#", "$SYS/#")))
+		s := h.login(v, "bob", "s")
+		s.subscribe("#", 1)
+		s.subscribe("$mine/+", 1)
+		p := h.login(mqtt.V5, "alice", "p")
+		for _, topic := range []string{"$other/x", "$SYS/x", "$SYS", "$share/g/a", "$mine/x/y"} {
+			want := mqtt.NotAuthorized
+			if topic == "$mine/x/y" { // allowed, and nobody's
+				want = mqtt.NoMatchingSubscribers
+			}
+			p.send(&mqtt.Publish{Topic: []byte(topic), QoS: 1, PacketID: 1})
+			if a := expect[*mqtt.Ack](p); a.Code != want {
+				t.Errorf("%s: %v, want %v", topic, a.Code, want)
+			}
+		}
+		p.publish("$mine/x", "yes", 1)
+		s.expectMessage("yes")
+		p.publish("plain", "last", 1)
+		s.expectMessage("last")
+	})
+}
