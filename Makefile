@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 # What the tests need beside Go, by Debian package name. `make test` installs what is missing.
 NEEDS := gcc libc6-dev git dpkg init-system-helpers systemd protobuf-compiler strace \
-	mosquitto mosquitto-clients python3-pymodbus
+	mosquitto mosquitto-clients python3-pymodbus python3-paho-mqtt
 
 VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || \
 	echo "v0.0.0-0-g$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")
@@ -68,13 +68,18 @@ prove: need
 	tools/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: bench-e2e
+bench: bench-e2e bench-broker
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v '/gateway$$')
 
 # From the publisher's PUBLISH to the cloud's hands, with fsync on, beside mosquitto's bridge.
 .PHONY: bench-e2e
 bench-e2e: need
 	go test -run '^$$' -bench ToTheCloud -benchtime 1x -timeout 20m ./gateway
+
+# The local broker beside mosquitto: rate, processor time and latency.
+.PHONY: bench-broker
+bench-broker: need
+	go test -run '^$$' -bench 'Broker$$' -benchtime 1x -timeout 20m ./gateway
 
 .PHONY: build
 build:

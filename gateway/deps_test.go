@@ -62,6 +62,7 @@ var edges = []edge{
 	{"gateway/broker", "gateway/access", "asks before each sink"},
 	{"gateway/broker", "gateway/mqtt", "the wire"},
 	{"gateway/broker", "storequeue", "acknowledges what is on disk"},
+	{"gateway/broker", "github.com/coder/websocket", "frames of ws and wss listeners"},
 	{"gateway/client", "gateway/mqtt", "the wire"},
 	{"gateway/config", "gateway/access", "the rules it builds"},
 	{"gateway/config", "gateway/mqtt", "topic filters"},

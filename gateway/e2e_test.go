@@ -46,7 +46,7 @@ gateway: {id: site-1, data: data}
 admin: {address: ""}
 broker:
   listeners:
-    - {address: "127.0.0.1:%d", certificate: pki/broker.crt, key: pki/broker.key, client_ca: pki/ca.crt, client_certificate: optional}
+    - {address: "127.0.0.1:%d", certificate: pki/broker.crt, key: pki/broker.key, client_ca: pki/ca.crt, client_crl: pki/ca.crl, client_certificate: optional}
     - {address: "127.0.0.1:%d", plaintext: true, anonymous_as: local}
 access:
   certificates:

@@ -19,12 +19,13 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -49,7 +50,9 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger // default: discard
 
-	MaxPause time.Duration // of links between attempts; default northbound's
+	File     string           // of the configuration, for Reload; empty: it cannot be reloaded
+	Hangup   <-chan os.Signal // each value reloads; nil: never
+	MaxPause time.Duration    // of links between attempts; default northbound's
 }
 
 // A Gateway is the whole house. Its methods are safe for concurrent use.
@@ -63,6 +66,7 @@ type Gateway struct {
 	users   *access.Users
 	gate    *access.Gate
 	broker  *broker.Broker
+	tls     []func() (*tls.Config, error) // of the listeners
 	links   []*link
 	buses   map[string]*modbus.Bus
 	devices []*southbound.Device
@@ -70,6 +74,9 @@ type Gateway struct {
 
 	published atomic.Uint64 // by devices
 	lost      losses
+
+	reloading sync.Mutex     // one at a time; covers inForce
+	inForce   *config.Config // cfg, with what reloads have changed
 }
 
 // New opens the gateway that cfg describes. What it opened is closed by Run,
@@ -78,7 +85,7 @@ func New(cfg *config.Config, opt Options) (*Gateway, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger, started: time.Now()}
+	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger, started: time.Now(), inForce: cfg}
 	for _, w := range Warnings(cfg) {
 		g.log.Warn(w)
 	}
@@ -125,21 +132,16 @@ func (g *Gateway) openDisk() error {
 	return nil
 }
 
-// openAccess reads users and rules. Behind the file's rules stand ours: a
-// device may publish its own readings, the gateway its own state.
+// openAccess reads users and rules.
 func (g *Gateway) openAccess() error {
-	rules, err := access.Compile(slices.Concat(g.cfg.Access.Rules, builtIn(g.cfg)))
+	rules, err := g.compile(g.cfg)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
 	if g.users, err = access.OpenUsers(UsersFile(g.cfg), g.log); err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
-	g.gate = access.NewGate(access.Config{
-		Certificates:    g.cfg.Access.Certificates,
-		CertificateName: g.cfg.Access.CertificateName,
-		Lockout:         access.Lockout(g.cfg.Broker.Lockout),
-	}, g.users, rules, g.log)
+	g.gate = access.NewGate(gateConfig(g.cfg), g.users, rules, g.log)
 	return nil
 }
 
@@ -159,30 +161,26 @@ var self = access.Identity{Name: "gateway"}
 func (g *Gateway) openBroker() error {
 	var listeners []broker.Listener
 	for _, l := range g.cfg.Broker.Listeners {
-		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs}
+		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs, WebSocket: l.WebSocket, Origins: l.Origins}
 		if !l.Plaintext {
 			files := serverFiles(l)
-			files.Report = func(err error) { g.log.Error("listener keeps its old certificate", "address", l.Address, "error", err) }
+			files.Report = func(err error) { g.log.Error("listener keeps its old TLS files", "address", l.Address, "error", err) }
 			if err := g.firstKeys(l); err != nil {
 				return fmt.Errorf("%w: %w", ErrSetup, err)
 			}
 			b.TLS = pki.Server(files)
+			g.tls = append(g.tls, b.TLS)
 			if _, err := b.TLS(); err != nil {
 				return fmt.Errorf("%w: listener %s: %w", ErrSetup, l.Address, err)
 			}
 		}
 		listeners = append(listeners, b)
 	}
-	limits := g.cfg.Broker.Limits
 	var err error
 	g.broker, err = broker.New(broker.Config{
 		Listeners: listeners,
-		Limits: broker.Limits{
-			Connections: limits.Connections, ConnectionsPerIP: limits.ConnectionsPerIP, PacketSize: limits.PacketSize,
-			ReceiveMaximum: limits.ReceiveMaximum, TopicLevels: limits.TopicLevels, Subscriptions: limits.Subscriptions,
-			SessionExpiry: limits.SessionExpiry, KeepAlive: limits.KeepAlive, Retained: limits.Retained,
-		},
-		Access: g.gate, Queue: g.queue, Outbound: g.outbound, Logger: g.log,
+		Limits:    brokerLimits(g.cfg),
+		Access:    g.gate, Queue: g.queue, Outbound: g.outbound, Logger: g.log,
 	})
 	if err != nil {
 		return setup(err)
@@ -201,7 +199,10 @@ func setup(err error) error {
 
 func serverFiles(l config.Listener) pki.ServerFiles {
 	policy := map[config.ClientCertificate]pki.Policy{config.Off: pki.Off, config.Optional: pki.Optional, config.Required: pki.Required}
-	return pki.ServerFiles{Certificate: l.Certificate, Key: l.Key, ClientCA: l.ClientCA, Policy: policy[l.ClientCertificate]}
+	return pki.ServerFiles{
+		Certificate: l.Certificate, Key: l.Key, Policy: policy[l.ClientCertificate],
+		ClientCA: l.ClientCA, ClientCRL: l.ClientCRL, ClientDenylist: l.ClientDenylist,
+	}
 }
 
 // firstKeys makes the local CA and the broker's certificate at the first start
@@ -246,13 +247,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 		group.Go(func() error { return d.Run(ctx) })
 	}
 	socket := admin.Server{
-		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Ready: g.ready, Logger: g.log,
+		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Reload: g.Reload, Ready: g.ready, Logger: g.log,
 	}
 	group.Go(func() error { return socket.Run(ctx) })
 	group.Go(func() error { return g.announce(ctx) })
 	group.Go(func() error { return g.watchDisk(ctx) })
-	group.Go(func() error { return g.watchUsers(ctx) })
+	group.Go(func() error { return g.watchAccess(ctx) })
 	group.Go(func() error { return g.announceLosses(ctx) })
+	group.Go(func() error { return g.reloadOnHangup(ctx) })
 	err := errors.Join(group.Wait(), g.Close())
 	g.log.Info("stopped")
 	return err
@@ -277,32 +279,6 @@ func (g *Gateway) watchDisk(ctx context.Context) error {
 	}
 }
 
-// watchUsers cuts, within a second, whoever was removed or lost a role. New
-// users need nobody's help: they are looked up when they come.
-func (g *Gateway) watchUsers(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	changed := func() time.Time {
-		fi, err := os.Stat(UsersFile(g.cfg))
-		if err != nil {
-			return time.Time{} // a file that went has changed
-		}
-		return fi.ModTime()
-	}
-	last := changed()
-	for {
-		select {
-		case <-tick.C:
-			if now := changed(); now != last {
-				last = now
-				g.broker.Recheck(g.gate.Current)
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 // announce tells systemd when the gateway serves, that it is alive, and that
 // it goes.
 func (g *Gateway) announce(ctx context.Context) error {
@@ -312,19 +288,21 @@ func (g *Gateway) announce(ctx context.Context) error {
 		return nil
 	}
 	g.log.Info("ready", "gateway", g.cfg.Gateway.ID, "version", g.opt.Version, "devices", len(g.devices), "links", len(g.links))
-	if err := notify("READY=1"); err != nil {
-		g.log.Warn("systemd", "error", err)
-	}
+	g.tellSystemd("READY=1")
 	watchdog(ctx, func() error {
 		if g.queue.Err() != nil {
 			return nil // systemd may draw its conclusions
 		}
 		return notify("WATCHDOG=1") // a full disk is no reason to restart
 	})
-	if err := notify("STOPPING=1"); err != nil {
+	g.tellSystemd("STOPPING=1")
+	return nil
+}
+
+func (g *Gateway) tellSystemd(state string) {
+	if err := notify(state); err != nil {
 		g.log.Warn("systemd", "error", err)
 	}
-	return nil
 }
 
 // ready is nil while listeners are up and the queue takes messages. It never

@@ -26,6 +26,10 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(swarmMode) != "" {
+		swarm()
+		return
+	}
 	var err error
 	if binaryDir, err = os.MkdirTemp("", "headgate-test-"); err != nil {
 		panic(err)
@@ -131,6 +135,11 @@ func (p *process) log(t testing.TB) string {
 // startGateway returns once the gateway says that it is ready.
 func startGateway(t testing.TB, config string, wrapper ...string) *process {
 	t.Helper()
+	return startProgram(t, append(wrapper, headgate(t), "run", "--config", config))
+}
+
+func startProgram(t testing.TB, argv []string) *process {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "hg") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +150,6 @@ func startGateway(t testing.TB, config string, wrapper ...string) *process {
 		t.Fatal(err)
 	}
 	defer sock.Close()
-	argv := append(wrapper, headgate(t), "run", "--config", config)
 	env := []string{"NOTIFY_SOCKET=" + filepath.Join(dir, "notify"), "RUNTIME_DIRECTORY=" + dir}
 	p := start(t, env, argv[0], argv[1:]...)
 	ready := make(chan error, 1)

@@ -197,28 +197,49 @@ func waitFor(t testing.TB, so func() bool) {
 	}
 }
 
-// A user who is removed is cut off while connected.
-func TestRemovedUserIsCut(t *testing.T) {
+// Who is removed or revoked is cut off while connected, and only they.
+func TestWhoMustGoIsCut(t *testing.T) {
 	s := newSite(t, newCloud(t, ""), "")
-	startGateway(t, s.config)
-	press := dial(t, client.Options{
-		Address: fmt.Sprintf("127.0.0.1:%d", s.port), TLS: s.tls(t, "", ""), ClientID: "press-1", CleanStart: true,
-		Username: "press-1", Password: []byte(password),
-	})
-	if err := press.Publish(t.Context(), client.Message{Topic: "plant/press-1/x", Payload: []byte("1"), QoS: 1}); err != nil {
+	dir := filepath.Join(s.dir, "pki")
+	if _, _, err := pki.Issue(dir, "press-2", pki.ForClient, pki.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(headgate(t), "user", "rm", "press-1", "--config", s.config).CombinedOutput()
-	if err != nil {
-		t.Fatalf("user rm: %v\n%s", err, out)
-	}
-	select {
-	case <-press.Done():
-		if !strings.Contains(fmt.Sprint(press.Err()), "administrative action") {
-			t.Errorf("the client is told %v", press.Err())
+	startGateway(t, s.config)
+	connect := func(certificate, user string) *client.Client {
+		o := client.Options{
+			Address: fmt.Sprintf("127.0.0.1:%d", s.port), TLS: s.tls(t, dir, certificate), ClientID: certificate + user, CleanStart: true,
 		}
-	case <-time.After(5 * time.Second):
-		t.Error("still connected after 5 s")
+		if user != "" {
+			o.Username, o.Password = user, []byte(password)
+		}
+		return dial(t, o)
+	}
+	stays := connect("press-2", "")
+	for _, tc := range []struct {
+		certificate, user string
+		verb              []string
+	}{
+		{"press-1", "", []string{"cert", "revoke", "--identity", "press-1"}},
+		{"", "press-1", []string{"user", "rm", "press-1"}},
+	} {
+		goes := connect(tc.certificate, tc.user)
+		out, err := exec.Command(headgate(t), append(tc.verb, "--config", s.config)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", tc.verb, err, out)
+		}
+		began := time.Now()
+		select {
+		case <-goes.Done():
+			if !strings.Contains(fmt.Sprint(goes.Err()), "administrative action") {
+				t.Errorf("%v: the client is told %v", tc.verb, goes.Err())
+			}
+			t.Logf("%v: cut after %v", tc.verb, time.Since(began))
+		case <-time.After(5 * time.Second):
+			t.Errorf("%v: still connected after 5 s", tc.verb)
+		}
+	}
+	if err := stays.Publish(t.Context(), client.Message{Topic: "plant/press-2/x", Payload: []byte("1"), QoS: 1}); err != nil {
+		t.Errorf("somebody else was cut: %v", err)
 	}
 }
 

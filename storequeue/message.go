@@ -20,7 +20,8 @@ type Message struct {
 	Text            bool   // payload format indicator: the payload is UTF-8
 	Properties      []Property
 
-	For []Mark // the readers it is kept for; from Next, only the reader's own
+	Note []byte // the writer's own, for the reader that For names first; Next shows it to no other
+	For  []Mark // the readers it is kept for; from Next, only the reader's own
 }
 
 // A Property is an MQTT 5 user property. Order and repeats are kept.

@@ -48,16 +48,12 @@ type Queue struct {
 
 	filling filling // what waits for the next commit
 
-	// nameMu covers names, and making and forgetting a durable reader, state
-	// commit included. It comes before segMu.
-	nameMu sync.Mutex
-	names  map[string]*Reader
-
 	// segMu covers segments, their counts and the readers. It is never held
 	// over a commit.
 	segMu    sync.RWMutex
 	segments []*segment // by first sequence; the last one is the active one
 	readers  map[ReaderID]*Reader
+	names    map[string]*Reader // the durable ones
 	lastTemp ReaderID
 
 	fault  faultState

@@ -45,6 +45,14 @@ func (r *Reader) Acked() uint64 {
 	return r.acked
 }
 
+// Flushed is the sequence up to which everything is done and will be after a
+// crash: what Acked was when the cursors were last written.
+func (r *Reader) Flushed() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.flushed
+}
+
 // arrived notes a committed message and reports whether it is the first since
 // the last wakeUp.
 func (r *Reader) arrived(seq uint64) bool {
@@ -148,6 +156,9 @@ func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
 		return false, err
 	}
 	m.Seq, m.For = seq, []Mark{mark}
+	if m.Note != nil && !leads(body, h.r.id) {
+		m.Note = nil
+	}
 	h.msgs = append(h.msgs, m)
 	h.bytes += len(body)
 	return !h.full(), nil
@@ -252,19 +263,24 @@ func (r *Reader) needs(s *segment) bool {
 
 // Reader returns the durable reader of that name, made on first use and then
 // placed at the end of the log. Its cursor survives restarts and holds the log
-// until Forget.
-func (q *Queue) Reader(name string) (*Reader, error) {
+// until Forget. Changes to State are committed with it when it is made, and
+// only then. One name is for one caller at a time.
+func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 	if name == "" {
 		return nil, errors.New("a reader needs a name")
 	}
-	q.nameMu.Lock()
-	defer q.nameMu.Unlock()
-	if r := q.names[name]; r != nil {
+	q.segMu.RLock()
+	r := q.names[name]
+	q.segMu.RUnlock()
+	if r != nil {
 		return r, nil
 	}
 	var id ReaderID
 	start := q.committed.Load()
 	err := q.update(func(tx *bbolt.Tx) error {
+		if err := apply(tx, changes); err != nil {
+			return err
+		}
 		meta := tx.Bucket(bucketMeta)
 		id = ReaderID(number(meta.Get(keyLastReader))) + 1
 		if id >= firstTemp {
@@ -281,11 +297,10 @@ func (q *Queue) Reader(name string) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("add reader %s: %w", name, err)
 	}
-	r := newReader(q, id, name, start)
+	r = newReader(q, id, name, start)
 	r.durable = true
-	q.names[name] = r
 	q.segMu.Lock()
-	q.readers[id] = r
+	q.names[name], q.readers[id] = r, r
 	q.segMu.Unlock()
 	return r, nil
 }
@@ -313,12 +328,14 @@ func newReader(q *Queue, id ReaderID, name string, at uint64) *Reader {
 	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, flushed: at, newest: at}
 }
 
-// Forget removes a reader: what only it needed leaves the disk.
-func (q *Queue) Forget(r *Reader) error {
+// Forget removes a reader, in one commit with changes to State if it is
+// durable: what only it needed leaves the disk.
+func (q *Queue) Forget(r *Reader, changes ...Change) error {
 	if r.durable {
-		q.nameMu.Lock()
-		defer q.nameMu.Unlock()
 		err := q.update(func(tx *bbolt.Tx) error {
+			if err := apply(tx, changes); err != nil {
+				return err
+			}
 			if err := tx.Bucket(bucketReaders).Delete([]byte(r.name)); err != nil {
 				return err
 			}
@@ -328,10 +345,10 @@ func (q *Queue) Forget(r *Reader) error {
 			return fmt.Errorf("forget reader %s: %w", r.name, err)
 		}
 	}
-	if r.durable && q.names[r.name] == r {
+	q.segMu.Lock()
+	if q.names[r.name] == r {
 		delete(q.names, r.name)
 	}
-	q.segMu.Lock()
 	delete(q.readers, r.id)
 	q.segMu.Unlock()
 	r.mu.Lock()

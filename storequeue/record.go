@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// A record is a message at rest, version 1:
+// A record is a message at rest, version 1, or 2 if it has a note:
 //
 //	version  1 byte
 //	flags    1 byte: 0-1 QoS, 2 retain, 3 text, 4 expires, 5 correlation data
 //	marks    uvarint n, then n times: uvarint reader, byte QoS, byte flags
+//	note     uvarint length, bytes; version 2 only
 //	time     8 bytes, Unix milliseconds
 //	expires  8 bytes, if flagged
 //	topic, from, content type, response topic: uvarint length, bytes
@@ -25,7 +26,10 @@ import (
 //
 // Epoch and sequence are not stored again: they are the place where the record
 // lies, so a record that was moved does not verify.
-const recordVersion = 1
+const (
+	recordVersion = 1
+	recordNoted   = 2
+)
 
 const (
 	flagQoS         = 0b11
@@ -59,11 +63,18 @@ func appendBody(dst []byte, m *Message) []byte {
 	if m.CorrelationData != nil {
 		flags |= flagCorrelation
 	}
-	dst = append(dst, recordVersion, flags)
+	version := byte(recordVersion)
+	if m.Note != nil {
+		version = recordNoted
+	}
+	dst = append(dst, version, flags)
 	dst = binary.AppendUvarint(dst, uint64(len(m.For)))
 	for _, k := range m.For {
 		dst = binary.AppendUvarint(dst, uint64(k.Reader))
 		dst = append(dst, k.QoS, k.Flags)
+	}
+	if m.Note != nil {
+		dst = appendString(dst, m.Note)
 	}
 	dst = binary.BigEndian.AppendUint64(dst, uint64(m.Time.UnixMilli()))
 	if flags&flagExpires != 0 {
@@ -106,7 +117,7 @@ func verify(rec []byte, epoch, seq uint64) ([]byte, error) {
 	if sum(crc32.Checksum(body, castagnoli), epoch, seq) != binary.BigEndian.Uint32(tail) {
 		return nil, fmt.Errorf("%w: checksum differs", errRecord)
 	}
-	if body[0] != recordVersion {
+	if body[0] != recordVersion && body[0] != recordNoted {
 		return nil, fmt.Errorf("record version %d is unknown to this program: use a newer one", body[0])
 	}
 	return body, nil
@@ -135,6 +146,14 @@ func markFor(body []byte, id ReaderID) (Mark, bool) {
 	return Mark{}, false
 }
 
+// leads reports whether the first mark in a body is the reader's.
+func leads(body []byte, id ReaderID) bool {
+	for m := range marks(body) {
+		return m.Reader == id
+	}
+	return false
+}
+
 // decodeBody returns the message of a verified body, without its marks. It
 // shares nothing with it.
 func decodeBody(body []byte) (Message, error) {
@@ -145,6 +164,9 @@ func decodeBody(body []byte) (Message, error) {
 		c.mark()
 	}
 	c.b, c.at = append([]byte(nil), c.b[c.at:]...), 0
+	if body[0] == recordNoted {
+		m.Note = c.bytes()
+	}
 	m.Time = c.time()
 	if flags&flagExpires != 0 {
 		m.Expires = c.time()

@@ -24,6 +24,8 @@ var recordTests = map[string]Message{
 		CorrelationData: []byte{}, Text: true, Properties: []Property{{"k", "1"}, {"k", "2"}, {"", ""}},
 		For: []Mark{{1, 2, 3}, {1 << 31, 0, 255}},
 	},
+	"noted":      {Time: time.UnixMilli(1), Topic: "t", Payload: []byte("x"), Note: []byte{1, 2}, For: []Mark{{7, 0, 0}, {8, 1, 0}}},
+	"empty note": {Time: time.UnixMilli(1), Topic: "t", Payload: []byte("x"), Note: []byte{}},
 }
 
 func TestRecordRoundTrip(t *testing.T) {

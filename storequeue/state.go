@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -16,6 +18,18 @@ type state struct {
 	epoch  uint64
 	newest uint64        // first sequence of the newest segment, as of Open
 	nudge  chan struct{} // room for one: told twice is harmless
+
+	turn sync.Mutex // held over a commit, like bbolt's own lock; covers the results of those who wait
+	mu   sync.Mutex // covers next; held for moments
+	next []*stateUpdate
+}
+
+// A stateUpdate waits for a commit to state.db, which it shares with all that
+// wait with it.
+type stateUpdate struct {
+	fn   func(*bbolt.Tx) error // may run more than once
+	done bool
+	err  error
 }
 
 const (
@@ -108,8 +122,51 @@ func (q *Queue) SetState(changes ...Change) error {
 	return q.update(func(tx *bbolt.Tx) error { return apply(tx, changes) })
 }
 
-// update commits to state.db. A disk that fails there fails the queue.
+// update commits to state.db, together with whoever else waits for a commit: a
+// thousand sessions made at once are a few commits. fn may run more than once.
+// A disk that fails there fails the queue.
 func (q *Queue) update(fn func(*bbolt.Tx) error) error {
+	s, u := q.state, &stateUpdate{fn: fn}
+	s.mu.Lock()
+	s.next = append(s.next, u)
+	s.mu.Unlock()
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if !u.done { // else it was in the commit before
+		s.mu.Lock()
+		all := s.next
+		s.next = nil
+		s.mu.Unlock()
+		q.updateAll(all)
+	}
+	return u.err
+}
+
+// updateAll commits what has gathered. Who cannot be applied fails alone.
+func (q *Queue) updateAll(all []*stateUpdate) {
+	for len(all) > 0 {
+		failed := -1
+		err := q.commitState(func(tx *bbolt.Tx) error {
+			for i, u := range all {
+				if err := u.fn(tx); err != nil {
+					failed = i
+					return err
+				}
+			}
+			return nil
+		})
+		if failed < 0 || q.Err() != nil {
+			for _, u := range all {
+				u.done, u.err = true, err
+			}
+			return
+		}
+		all[failed].done, all[failed].err = true, err
+		all = slices.Delete(all, failed, failed+1)
+	}
+}
+
+func (q *Queue) commitState(fn func(*bbolt.Tx) error) error {
 	if err := q.Err(); err != nil {
 		return err
 	}

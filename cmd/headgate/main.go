@@ -62,7 +62,7 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, errConfig), errors.Is(err, gateway.ErrSetup):
+	case errors.Is(err, errConfig), errors.Is(err, gateway.ErrSetup), errors.Is(err, admin.ErrRefused):
 		return exitConfig
 	case errors.Is(err, admin.ErrNotRunning):
 		return exitNotRunning
@@ -82,7 +82,7 @@ func root() *cobra.Command {
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
-	cmd.AddCommand(runCommand(), initCommand(), checkCommand(), demoCommand(), statusCommand(),
+	cmd.AddCommand(runCommand(), initCommand(), checkCommand(), demoCommand(), reloadCommand(), statusCommand(),
 		pubCommand(), subCommand(), userCommand(), certCommand(), simulateCommand(), versionCommand())
 	return cmd
 }

@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
 
 	"github.com/headgate-io/headgate/gateway"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -19,9 +22,9 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway",
-		Long: `Runs the gateway until SIGTERM or SIGINT. Logs go to standard error. Exits with 78
-when the configuration or the data folder needs a person, and with 1 when a
-restart may help.`,
+		Long: `Runs the gateway until SIGTERM or SIGINT; SIGHUP does what headgate reload does.
+Logs go to standard error. Exits with 78 when the configuration or the data
+folder needs a person, and with 1 when a restart may help.`,
 		Args: args(cobra.NoArgs),
 	}
 	path := configFlag(cmd)
@@ -35,7 +38,14 @@ restart may help.`,
 		if err != nil {
 			return err
 		}
-		g, err := gateway.New(cfg, gateway.Options{Version: version, Logger: logger})
+		file, err := filepath.Abs(configPath(*path))
+		if err != nil {
+			return err
+		}
+		hangup := make(chan os.Signal, 1) // one that waits is as good as many
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		g, err := gateway.New(cfg, gateway.Options{Version: version, Logger: logger, File: file, Hangup: hangup})
 		if err != nil {
 			return err
 		}

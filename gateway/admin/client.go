@@ -16,13 +16,32 @@ import (
 // ErrNotRunning means that no gateway answers on the socket.
 var ErrNotRunning = errors.New("the gateway is not running")
 
-// maxAnswer bounds what a client reads of an answer.
-const maxAnswer = 64 << 20
+const (
+	maxAnswer = 64 << 20 // bytes a client reads of an answer
+	patience  = 30 * time.Second
+)
 
 // GetStatus asks the gateway behind socket.
 func GetStatus(ctx context.Context, socket string) (Status, error) {
+	var st Status
+	resp, err := ask(ctx, socket, http.MethodGet, "/v1/status")
+	if err != nil {
+		return st, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return st, fmt.Errorf("ask %s: answered %s", socket, resp.Status)
+	}
+	if err := decode(resp, &st); err != nil {
+		return st, fmt.Errorf("ask %s: %w", socket, err)
+	}
+	return st, nil
+}
+
+// ask sends a request; the caller closes the answer's body.
+func ask(ctx context.Context, socket, method, path string) (*http.Response, error) {
 	client := http.Client{
-		Timeout: 10 * time.Second,
+		Timeout: patience,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -30,26 +49,22 @@ func GetStatus(ctx context.Context, socket string) (Status, error) {
 			DisableKeepAlives: true,
 		},
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway/v1/status", nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, nil)
 	if err != nil {
-		return Status{}, err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return Status{}, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate", ErrNotRunning, socket)
+		return nil, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate", ErrNotRunning, socket)
 	case errors.Is(err, os.ErrPermission):
-		return Status{}, fmt.Errorf("ask %s: you may not; use sudo or join the group headgate", socket)
+		return nil, fmt.Errorf("ask %s: you may not; use sudo or join the group headgate", socket)
 	case err != nil:
-		return Status{}, fmt.Errorf("ask %s: %w", socket, err)
+		return nil, fmt.Errorf("ask %s: %w", socket, err)
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Status{}, fmt.Errorf("ask %s: answered %s", socket, resp.Status)
-	}
-	var st Status
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&st); err != nil {
-		return Status{}, fmt.Errorf("ask %s: %w", socket, err)
-	}
-	return st, nil
+	return resp, nil
+}
+
+func decode(resp *http.Response, v any) error {
+	return json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v)
 }

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -25,7 +27,7 @@ func (l peerListener) Accept() (net.Conn, error) {
 		}
 		cred, err := credentials(conn)
 		if err == nil && mayAsk(cred) {
-			return conn, nil
+			return &peer{conn, cred.Uid}, nil
 		}
 		conn.Close()
 		if err != nil {
@@ -34,6 +36,28 @@ func (l peerListener) Accept() (net.Conn, error) {
 			l.log.Warn("admin socket: caller refused", "uid", cred.Uid, "gid", cred.Gid)
 		}
 	}
+}
+
+// A peer is a connection whose other end the kernel named.
+type peer struct {
+	net.Conn
+	uid uint32
+}
+
+type callerKey struct{}
+
+// withCaller lets handlers know who asks.
+func withCaller(ctx context.Context, conn net.Conn) context.Context {
+	if p, ok := conn.(*peer); ok {
+		ctx = context.WithValue(ctx, callerKey{}, fmt.Sprintf("uid %d", p.uid))
+	}
+	return ctx
+}
+
+// caller is who asked, for the log.
+func caller(ctx context.Context) string {
+	who, _ := ctx.Value(callerKey{}).(string)
+	return who
 }
 
 // mayAsk is true for root, for the gateway's own user and for members of its

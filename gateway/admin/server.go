@@ -19,7 +19,8 @@ type Server struct {
 	Socket  string
 	Address string // host:port; empty: none
 	Status  func() Status
-	Ready   func() error // nil: listeners are up and the queue takes messages
+	Reload  func(by string, dry bool) (Reload, error) // its error has every problem
+	Ready   func() error                              // nil: listeners are up and the queue takes messages
 	Logger  *slog.Logger
 }
 
@@ -54,6 +55,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := &http.Server{
 		Handler:           h,
+		ConnContext:       withCaller,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -96,6 +98,7 @@ func (s *Server) routes() *http.ServeMux {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(s.Status()) // the caller may have gone: nothing to do about it
 	})
+	mux.HandleFunc("POST /v1/reload", s.reload)
 	return mux
 }
 

@@ -32,6 +32,8 @@ type Listener struct {
 	Address     string                      // host:port; port 0 lets the system choose
 	TLS         func() (*tls.Config, error) // asked for every connection; nil: plaintext, loopback addresses only
 	AnonymousAs string                      // who a client without credentials is; plaintext only; empty: refused
+	WebSocket   bool                        // MQTT in the binary frames of a WebSocket at /mqtt
+	Origins     []string                    // scheme://host of web pages that may connect, beside those of the same host
 }
 
 // Config is what a Broker is made of. Access and Queue are required.
@@ -190,14 +192,15 @@ func (b *Broker) connections() []*conn {
 }
 
 // Recheck asks current, after users or roles have changed, who each client is
-// now, and closes the connections of those who are somebody else or nobody.
-// Their sessions stay; they may log in again. Changed rules need no Recheck.
+// now, and closes the connections of those who are somebody else or nobody, or
+// whose certificate its listener would not take any more. Their sessions stay;
+// they may log in again. Changed rules need no Recheck.
 func (b *Broker) Recheck(current func(access.Identity) (access.Identity, bool)) {
 	for _, c := range b.connections() {
 		if !c.greeted.Load() {
 			continue
 		}
-		if now, ok := current(c.id); !ok || !reflect.DeepEqual(now, c.id) {
+		if now, ok := current(c.id); !ok || !reflect.DeepEqual(now, c.id) || !c.trusted() {
 			c.close(mqtt.AdministrativeAction)
 		}
 	}

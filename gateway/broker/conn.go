@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -21,8 +22,10 @@ import (
 type conn struct {
 	b        *Broker
 	listener *Listener
-	raw      net.Conn // the socket
-	nc       net.Conn // the socket, or TLS on it
+	raw      net.Conn  // the socket
+	nc       net.Conn  // what carries MQTT: the socket, TLS or a WebSocket on it
+	tls      *tls.Conn // nil: plaintext
+	framed   *framed   // nil: no WebSocket
 	remote   netip.Addr
 	accepted time.Time
 	limits   *Limits // in force when it was accepted
@@ -57,8 +60,14 @@ var past = time.Unix(1, 0)
 
 func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
 	limits := b.limits.Load()
+	secured, _ := nc.(*tls.Conn)
+	var frames *framed
+	if l.WebSocket {
+		frames = newFramed(nc, limits.ConnectSize)
+		nc = frames
+	}
 	c := &conn{
-		b: b, listener: l, raw: raw, nc: nc, remote: addrOf(raw), accepted: time.Now(),
+		b: b, listener: l, raw: raw, nc: nc, tls: secured, framed: frames, remote: addrOf(raw), accepted: time.Now(),
 		dec: mqtt.NewDecoder(nc, limits.ConnectSize), out: newOutbox(nc, raw, limits), limits: limits,
 		quit: make(chan struct{}),
 	}

@@ -26,6 +26,11 @@ func (c *conn) connect(ctx context.Context) bool {
 		return false
 	}
 	c.readBy(deadline)
+	if err := c.upgrade(deadline); err != nil {
+		c.b.stats.protocolErrors.Add(1)
+		c.b.rarely.log(c.b.log.Warn, "WebSocket refused", "remote", c.remote, "error", err)
+		return false
+	}
 	p, err := c.dec.Read()
 	if err != nil {
 		c.refuseUnread(err)
@@ -55,13 +60,31 @@ func (c *conn) connect(ctx context.Context) bool {
 
 // handshake does TLS. How many do it at a time is bounded by limits.PreLogin.
 func (c *conn) handshake(ctx context.Context) error {
-	t, ok := c.nc.(*tls.Conn)
-	if !ok {
+	if c.tls == nil {
 		return nil
 	}
 	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.limits.Handshake))
 	defer cancel()
-	return t.HandshakeContext(ctx)
+	return c.tls.HandshakeContext(ctx)
+}
+
+// upgrade makes a WebSocket of the connection if the listener is for those.
+func (c *conn) upgrade(deadline time.Time) error {
+	if c.framed == nil {
+		return nil
+	}
+	c.nc.SetWriteDeadline(deadline)
+	return c.framed.upgrade(c.listener, c.limits.ConnectSize)
+}
+
+// trusted reports whether the handshake would be accepted now. Safe for
+// concurrent use.
+func (c *conn) trusted() bool {
+	if c.tls == nil {
+		return true
+	}
+	conf, err := c.listener.TLS()
+	return err == nil && (conf.VerifyConnection == nil || conf.VerifyConnection(c.tls.ConnectionState()) == nil)
 }
 
 // refuseHandshake tells a login that failed by its certificate from a peer
@@ -163,8 +186,8 @@ func (c *conn) authenticate(ctx context.Context, req *mqtt.Connect) (access.Iden
 		Password: []byte(req.Password), HasPassword: req.PasswordFlag,
 		Remote: c.remote,
 	}
-	if t, ok := c.nc.(*tls.Conn); ok {
-		if state := t.ConnectionState(); len(state.VerifiedChains) > 0 {
+	if c.tls != nil {
+		if state := c.tls.ConnectionState(); len(state.VerifiedChains) > 0 {
 			creds.Certificate = state.PeerCertificates[0]
 		}
 	}
@@ -200,6 +223,9 @@ func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, ass
 	c.send(ack)
 	c.greeted.Store(true)
 	c.dec.SetLimit(l.PacketSize)
+	if c.framed != nil {
+		c.framed.trust(l.PacketSize)
+	}
 	c.readBy(time.Time{})
 	c.b.log.Debug("client connected", "client", req.ClientID, "identity", c.id.Name, "remote", c.remote, "present", present)
 	c.session.conn.Store(c)

@@ -170,6 +170,10 @@ func (c *conn) prepare(m *storequeue.Message) bool {
 		return false
 	}
 	mark := markOf(m, s.reader.ID())
+	if mark.Flags&viaRetained != 0 && !c.b.mayStand(m) {
+		c.b.stats.denied.Add(1)
+		return false
+	}
 	setPublish(p, m, now)
 	p.QoS = min(m.QoS, mark.QoS)
 	p.Retain = mark.Flags&viaRetained != 0

@@ -223,3 +223,20 @@ func TestWillDelay(t *testing.T) {
 func message(topic string) *storequeue.Message {
 	return &storequeue.Message{Topic: topic, Payload: []byte("x"), Retain: true}
 }
+
+// What an author may not publish any more is not shown either when it already
+// waits for a subscriber.
+func TestRetainedMessageOfARevokedAuthorIsTakenBack(t *testing.T) {
+	h := open(t, Limits{})
+	bob := h.login(mqtt.V5, "bob", "b")
+	bob.publish("r/1", "one", 1, retain)
+	bob.publish("r/2", "two", 1, retain)
+	c := h.login(mqtt.V5, "alice", "a", func(req *mqtt.Connect) { req.ReceiveMaximum = 1 })
+	c.subscribe("r/#", 1)
+	first := expect[*mqtt.Publish](c)
+	ack := &mqtt.Ack{Kind: mqtt.PUBACK, PacketID: first.PacketID}
+	h.gate.SetRules(rules(t, rule(false, "bob", pub, "#"), rule(true, "*", both, "#")))
+	c.send(ack)
+	h.login(mqtt.V5, "carol", "c").publish("r/3", "three", 1)
+	c.expectMessage("three")
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -42,10 +43,34 @@ func (b *builder) listener(l *fileListener, addresses unique) Listener {
 	if l.anonymousAs.good() && l.anonymousAs.v != "" {
 		b.anonymous(l, ok && !loopback)
 	}
+	origins := b.origins(l)
 	return Listener{
 		Address: address, Plaintext: l.plaintext.v, Certificate: l.certificate.v, Key: l.key.v, ClientCA: l.clientCA.v,
-		ClientCertificate: ClientCertificate(l.clientCert.v), AnonymousAs: l.anonymousAs.v,
+		ClientCRL: l.clientCRL.v, ClientDenylist: l.clientDeny.v, ClientCertificate: ClientCertificate(l.clientCert.v),
+		AnonymousAs: l.anonymousAs.v, WebSocket: l.webSocket.v, Origins: origins,
 	}
+}
+
+func (b *builder) origins(l *fileListener) (all []string) {
+	if l.origins.set && l.webSocket.has && !l.webSocket.v {
+		b.rep.add(l.origins.at, "remove it, or set websocket: true", "origins has no meaning without websocket")
+	}
+	for _, o := range l.origins.items {
+		if o.good() && !isOrigin(o.v) {
+			b.rep.add(o.at, "write https:// or http:// and the host, with the port if it is not the usual one: https://hmi.example.com:8443",
+				"%q is not the origin of a web page", o.v)
+		}
+		all = append(all, o.v)
+	}
+	return all
+}
+
+// isOrigin reports whether s is as a browser writes it: a scheme and a host,
+// nothing behind, no wildcard.
+func isOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" &&
+		u.Scheme+"://"+u.Host == s && !strings.ContainsAny(s, "*?\\")
 }
 
 // plaintext checks a listener without TLS; open says that it is surely not on
@@ -58,7 +83,7 @@ func (b *builder) plaintext(l *fileListener, open bool) {
 	for _, p := range []struct {
 		name string
 		path *filePath
-	}{{"certificate", &l.certificate}, {"key", &l.key}, {"client_ca", &l.clientCA}} {
+	}{{"certificate", &l.certificate}, {"key", &l.key}, {"client_ca", &l.clientCA}, {"client_crl", &l.clientCRL}, {"client_denylist", &l.clientDeny}} {
 		if p.path.set {
 			b.rep.add(p.path.at, "remove it, or remove plaintext", "%s has no meaning on a plaintext listener", p.name)
 		}
@@ -87,6 +112,18 @@ func (b *builder) needTLS(l *fileListener) {
 		l.clientCert.v, l.clientCert.has = string(Off), true
 		if l.clientCA.set {
 			l.clientCert.v = string(Optional)
+		}
+	}
+	if l.clientCert.v != string(Off) {
+		return
+	}
+	for _, p := range []struct {
+		name string
+		path *filePath
+	}{{"client_crl", &l.clientCRL}, {"client_denylist", &l.clientDeny}} {
+		if p.path.set {
+			b.rep.add(p.path.at, "add client_ca and client_certificate: required, or remove it",
+				"%s on a listener that asks for no client certificates", p.name)
 		}
 	}
 }

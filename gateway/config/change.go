@@ -5,23 +5,11 @@ import (
 	"strings"
 )
 
-// A Change is one setting that differs between two configurations. Its JSON
-// names are stable.
+// A Change is one setting that differs between two configurations.
 type Change struct {
-	Path string `json:"path"`          // broker.limits.connections, devices[boiler].unit, access.rules
-	Old  string `json:"old,omitempty"` // as Show writes it; empty: it was not there
-	New  string `json:"new,omitempty"` // empty: it is gone
-}
-
-// String is the change on one line.
-func (c Change) String() string {
-	switch {
-	case c.Old == "":
-		return "+ " + c.Path + ": " + c.New
-	case c.New == "":
-		return "- " + c.Path + ": " + c.Old
-	}
-	return "~ " + c.Path + ": " + c.Old + " → " + c.New
+	Path string // broker.limits.connections, devices[boiler].unit, access.rules
+	Old  string // as Show writes it; empty: it was not there
+	New  string // empty: it is gone
 }
 
 // Changes tells what is different in next, in the order of the file. Both were

@@ -18,7 +18,14 @@ func loadOver(t *testing.T, text string) *Config {
 func lines(changes []Change) string {
 	var all []string
 	for _, c := range changes {
-		all = append(all, c.String())
+		switch {
+		case c.Old == "":
+			all = append(all, "+ "+c.Path+": "+c.New)
+		case c.New == "":
+			all = append(all, "- "+c.Path+": "+c.Old)
+		default:
+			all = append(all, "~ "+c.Path+": "+c.Old+" → "+c.New)
+		}
 	}
 	return strings.Join(all, "\n")
 }

@@ -43,8 +43,12 @@ type Listener struct {
 	Plaintext         bool   // then Address is a loopback address, and no certificate is set
 	Certificate, Key  string // paths
 	ClientCA          string // path, or empty
+	ClientCRL         string // path, or empty
+	ClientDenylist    string // path, or empty
 	ClientCertificate ClientCertificate
 	AnonymousAs       string // identity of clients without credentials; empty: none
+	WebSocket         bool
+	Origins           []string // of web pages: http:// or https:// and a host, perhaps a port; only with WebSocket
 }
 
 // ClientCertificate says whether TLS asks clients for a certificate.

@@ -69,8 +69,12 @@ type fileListener struct {
 	certificate filePath
 	key         filePath
 	clientCA    filePath
+	clientCRL   filePath
+	clientDeny  filePath
 	clientCert  text
 	anonymousAs text
+	webSocket   boolean
+	origins     list[text]
 }
 
 func (l *fileListener) keys() []key {
@@ -82,10 +86,18 @@ func (l *fileListener) keys() []key {
 		{name: "certificate", into: &l.certificate, doc: "PEM file of the server's certificate chain. Required with TLS."},
 		{name: "key", into: &l.key, doc: "PEM file of its private key. Required with TLS."},
 		{name: "client_ca", into: &l.clientCA, doc: "PEM file of the authorities that vouch for clients."},
+		{name: "client_crl", into: &l.clientCRL, doc: "PEM or DER file of the authorities' lists of revoked certificates, looked at when it changes; " +
+			"`headgate cert revoke` adds to that of the local CA. A client whose authority has no list here is refused."},
+		{name: "client_denylist", into: &l.clientDeny, doc: "File of clients' certificates to refuse, one a line: its serial number, " +
+			"or the SHA-256 of its public key, in hexadecimal. `#` begins a comment."},
 		{name: "client_certificate", into: &l.clientCert, oneOf: []string{"off", "optional", "required"},
 			doc: "Whether clients are asked for a certificate. Default: optional with client_ca, otherwise off."},
 		{name: "anonymous_as", into: &l.anonymousAs,
 			doc: "Identity of clients that bring no credentials. On plaintext loopback listeners only; empty: they are refused."},
+		{name: "websocket", into: &l.webSocket, def: "false",
+			doc: "MQTT over WebSocket at the path `/mqtt`, and nothing else on this listener."},
+		{name: "origins", into: &l.origins,
+			doc: "Web pages that may connect over WebSocket, `https://hmi.example.com` for example. Default: only pages of the same host and port."},
 	}
 }
 

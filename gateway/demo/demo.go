@@ -148,7 +148,7 @@ gateway: {id: demo, data: data}
 admin: {address: ""}
 broker:
   listeners:
-    - {address: %q, certificate: pki/broker.crt, key: pki/broker.key, client_ca: pki/ca.crt}
+    - {address: %q, certificate: pki/broker.crt, key: pki/broker.key, client_ca: pki/ca.crt, client_crl: pki/ca.crl}
 access:
   rules:
     - {allow: subscribe, who: "link:cloud", topics: ["hg/#"]}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Policy is what a listener asks of client certificates.
@@ -29,9 +30,15 @@ type ServerFiles struct {
 	ClientCA    string // PEM, the CAs of client certificates; not read under Off
 	Policy      Policy
 
-	// Report, if set, hears of files that changed and cannot be used; the
-	// listener goes on with what it has. Once per change, from the goroutine
-	// of a handshake.
+	// Certificates that are refused although a CA of ClientCA vouches for them.
+	// Empty: none. A file that is named must be there and right.
+	ClientCRL      string // PEM or DER, signed by CAs of ClientCA
+	ClientDenylist string // one a line: see readDenylist
+
+	// Report, if set, hears of files that changed and cannot be used, while the
+	// listener goes on with what it has, once per change; and of a revocation
+	// list that is out of date, once a day. It is called from the goroutine of
+	// a handshake.
 	Report func(error)
 }
 
@@ -50,21 +57,18 @@ var aeadSuites = []uint16{
 const maxChain = 3
 
 // Server returns a function that gives a listener's TLS configuration. The
-// function reads the files at its first call and when they changed; its error
-// says what is wrong with them now. The configuration itself looks for changed
-// files at every handshake, so a listener that lives long needs it only once;
-// changed files that cannot be used leave the last good ones in force.
+// function reads the files at its first call and when they changed: another
+// configuration than the last time means that they did. Its error says what is
+// wrong with them, until they were right once; after that, changed files that
+// cannot be used leave the last good ones in force. The configuration itself
+// looks for changed files at every handshake, so a listener that lives long
+// needs it only once. Its VerifyConnection, asked again, says whether a peer
+// that was let in would still be.
 // Both are safe for concurrent use; whoever changes the configuration clones it
 // first.
 func Server(files ServerFiles) func() (*tls.Config, error) {
 	s := &server{files: files}
-	return func() (*tls.Config, error) {
-		c, err := s.load()
-		if err != nil {
-			return nil, err
-		}
-		return c, nil
-	}
+	return s.load
 }
 
 type server struct {
@@ -76,34 +80,54 @@ type server struct {
 	stamps []fs.FileInfo
 	good   *tls.Config // nil until the files were right once
 	broken bool        // the files are wrong now; they are read again until they are right
+
+	revoked *revocations // in force with good
+	warned  time.Time    // last, of lists that are out of date
 }
 
-// load returns the newest good configuration, and the error of the files as
-// they are now.
+// load returns the newest good configuration, or else what is wrong with the
+// files.
 func (s *server) load() (*tls.Config, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Looked at before reading: a change in between is seen the next time.
-	stamps := stamp(s.files.Certificate, s.files.Key, s.files.ClientCA)
+	stamps := stamp(s.files.Certificate, s.files.Key, s.files.ClientCA, s.files.ClientCRL, s.files.ClientDenylist)
 	changed := !slices.EqualFunc(stamps, s.stamps, sameStamp)
 	if s.good != nil && !changed && !s.broken {
+		s.warn()
 		return s.good, nil
 	}
 	s.stamps = stamps
-	fresh, err := s.files.read()
+	fresh, revoked, err := s.files.read()
 	s.broken = err != nil
-	if err == nil {
+	switch {
+	case err == nil:
 		fresh.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			if newest, _ := s.load(); newest != fresh { // an error was reported
-				return newest, nil
+			if newest, err := s.load(); newest != fresh {
+				return newest, err
 			}
 			return nil, nil // fresh itself, with its session tickets
 		}
-		s.good = fresh
-	} else if s.good != nil && changed && s.files.Report != nil {
+		s.good, s.revoked, s.warned = fresh, revoked, time.Time{}
+		s.warn()
+	case s.good == nil:
+		return nil, err
+	case changed && s.files.Report != nil:
 		s.files.Report(fmt.Errorf("the changed TLS files are not used: %w", err))
 	}
-	return s.good, err
+	return s.good, nil
+}
+
+// warn reports, once a day, lists that are out of date.
+func (s *server) warn() {
+	now := time.Now()
+	if s.files.Report == nil || s.revoked == nil || now.Sub(s.warned) < day {
+		return
+	}
+	if err := s.revoked.outdated(now); err != nil {
+		s.warned = now
+		s.files.Report(err)
+	}
 }
 
 func stamp(files ...string) []fs.FileInfo {
@@ -123,18 +147,18 @@ func sameStamp(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size() && a.Mode() == b.Mode()
 }
 
-func (f ServerFiles) read() (*tls.Config, error) {
+func (f ServerFiles) read() (*tls.Config, *revocations, error) {
 	pair, err := readPair(f.Certificate, f.Key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := checkOwnUse(f.Certificate, pair.Leaf, x509.ExtKeyUsageServerAuth); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A clock that is behind must not darken the house: clients judge that for
 	// themselves.
 	if err := checkNotExpired(f.Certificate, pair.Leaf); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
@@ -142,51 +166,87 @@ func (f ServerFiles) read() (*tls.Config, error) {
 		Certificates: []tls.Certificate{*pair},
 	}
 	if f.Policy == Off {
-		return c, nil
+		return c, nil, nil
 	}
+	revoked, err := f.askClients(c)
+	return c, revoked, err
+}
+
+// askClients makes c ask for certificates of clients.
+func (f ServerFiles) askClients(c *tls.Config) (*revocations, error) {
 	if f.ClientCA == "" {
 		return nil, errors.New("client certificates are asked for and no client CA is named: name one, or switch them off")
 	}
-	if c.ClientCAs, err = readCAs(f.ClientCA); err != nil {
+	cas, err := readCAs(f.ClientCA)
+	if err != nil {
 		return nil, err
 	}
-	c.ClientAuth = tls.RequireAndVerifyClientCert
+	revoked, err := f.revocations(cas)
+	if err != nil {
+		return nil, err
+	}
+	c.ClientCAs, c.ClientAuth = poolOf(cas), tls.RequireAndVerifyClientCert
 	if f.Policy == Optional {
 		c.ClientAuth = tls.VerifyClientCertIfGiven
 	}
 	// A ticket would outlive the rotation of a CA and the end of a certificate.
 	c.SessionTicketsDisabled = true
-	c.VerifyConnection = verifyClient
-	return c, nil
+	trusted := make(map[string]bool)
+	for _, ca := range cas {
+		trusted[string(ca.Raw)] = true
+	}
+	c.VerifyConnection = func(s tls.ConnectionState) error { return verifyClient(s, trusted, revoked) }
+	return revoked, nil
 }
 
 // verifyClient asks more of a client's chain than crypto/tls, which takes a
-// certificate without any extended key usage for a client's.
-func verifyClient(s tls.ConnectionState) error {
+// certificate without any extended key usage for a client's. It asks for one of
+// the trusted CAs again, because they may have changed since the handshake.
+func verifyClient(s tls.ConnectionState, trusted map[string]bool, revoked *revocations) error {
 	if len(s.PeerCertificates) == 0 {
 		return nil // under Required crypto/tls has refused already
 	}
 	if err := checkUse("of the client", s.PeerCertificates[0], x509.ExtKeyUsageClientAuth); err != nil {
 		return err
 	}
-	return checkChain(s)
+	return checkChains(s, func(chain []*x509.Certificate) error {
+		if root := chain[len(chain)-1]; !trusted[string(root.Raw)] {
+			return fmt.Errorf("the CA %s is not trusted for clients any more", root.Subject)
+		}
+		return revoked.check(chain)
+	})
 }
 
-// checkChain wants one verified chain that is short and has no weak key.
-func checkChain(s tls.ConnectionState) error {
+// checkServer is what a link asks of a server's chain.
+func checkServer(s tls.ConnectionState) error {
+	return checkChains(s, func([]*x509.Certificate) error { return nil })
+}
+
+// checkChains wants one verified chain that is short, has no weak key, and
+// passes further.
+func checkChains(s tls.ConnectionState, further func(chain []*x509.Certificate) error) error {
 	err := errors.New("the peer's certificate was not verified")
 	for _, chain := range s.VerifiedChains {
-		if err = nil; len(chain) > maxChain {
-			err = fmt.Errorf("the peer's chain has %d certificates: at most %d are allowed", len(chain), maxChain)
-		}
-		for _, c := range chain {
-			err = errors.Join(err, checkKey(c.PublicKey))
+		if err = checkChain(chain); err == nil {
+			err = further(chain)
 		}
 		if err == nil {
 			return nil
 		}
 	}
 	return err
+}
+
+func checkChain(chain []*x509.Certificate) error {
+	if len(chain) > maxChain {
+		return fmt.Errorf("the peer's chain has %d certificates: at most %d are allowed", len(chain), maxChain)
+	}
+	for _, c := range chain {
+		if err := checkKey(c.PublicKey); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkOwnUse is checkUse for our own certificates: those of other houses may do

@@ -6,7 +6,12 @@
 //
 //   - A private key is in a file of mode 0600 from its first byte on, whatever
 //     the umask, and a key that others may read is refused.
-//   - Nothing is overwritten. A new certificate is a new pair of files.
+//   - Nothing is overwritten but the list of revoked certificates, and that as a
+//     whole. A new certificate is a new pair of files.
+//   - A revoked certificate is refused at the next handshake. A list that cannot
+//     be read is never taken for an empty one: at the start it is an error, and
+//     later the last good one stays in force. One that is out of date is used,
+//     aloud.
 //   - There is no way to skip verification, on neither side.
 //   - TLS 1.2 and 1.3 with AEAD suites only; RSA keys of 2048 bits or more,
 //     ECDSA on P-256 or larger, Ed25519. The rest is refused by name.

@@ -41,14 +41,42 @@ func writePair(dir, name string, der []byte, key crypto.PrivateKey) error {
 }
 
 // writeNew makes a file that is whole or not there, and never replaces one: it
-// fills a temporary file of mode 0600 and links it to its name, which fails if
-// the name is taken (a rename would not).
+// links a temporary file to its name, which fails if the name is taken (a
+// rename would not).
 func writeNew(path string, data []byte, mode fs.FileMode) error {
+	temporary, err := writeTemporary(path, data, mode)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() { _ = os.Remove(temporary) }()
+	if err := os.Link(temporary, path); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return existsError(path, nil)
+		}
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// replace makes path hold data, or leaves it as it was.
+func replace(path string, data []byte, mode fs.FileMode) error {
+	temporary, err := writeTemporary(path, data, mode)
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), remove(temporary))
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+// writeTemporary makes a file beside path, durable, of mode 0600 until it is
+// full. The caller moves or removes it.
+func writeTemporary(path string, data []byte, mode fs.FileMode) (name string, err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.Write(data)
 	if err == nil {
 		err = giveToFolderOwner(f)
@@ -60,15 +88,20 @@ func writeNew(path string, data []byte, mode fs.FileMode) error {
 		err = f.Sync()
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return "", errors.Join(err, remove(f.Name()))
 	}
-	if err := os.Link(f.Name(), path); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return existsError(path, nil)
-		}
-		return fmt.Errorf("write %s: %w", path, err)
+	return f.Name(), nil
+}
+
+func remove(temporary string) error {
+	if temporary == "" {
+		return nil
 	}
-	d, err := os.Open(filepath.Dir(path))
+	return os.Remove(temporary)
+}
+
+func syncFolder(path string) error {
+	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
@@ -187,13 +220,17 @@ func readKey(file string) (crypto.Signer, error) {
 // readSmall reads a regular file of at most maxFile bytes without the
 // permissions in forbidden.
 func readSmall(file, what string, forbidden fs.FileMode) ([]byte, error) {
+	return readLimited(file, what, forbidden, maxFile)
+}
+
+func readLimited(file, what string, forbidden fs.FileMode, limit int) ([]byte, error) {
 	// Looked at before it is opened: opening a FIFO would wait.
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", what, err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s %s is not a regular file: name a PEM file", what, file)
+		return nil, fmt.Errorf("%s %s is not a regular file: name the file itself", what, file)
 	}
 	f, err := os.Open(file)
 	if err != nil {
@@ -206,12 +243,12 @@ func readSmall(file, what string, forbidden fs.FileMode) ([]byte, error) {
 	if mode := info.Mode().Perm(); mode&forbidden != 0 {
 		return nil, fmt.Errorf("%s %s is open to others (mode %04o): run chmod 600 %s, and make a new one if strangers could read it", what, file, mode, file)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	data, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s %s: %w", what, file, err)
 	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s %s is over %d bytes: name a PEM file", what, file, maxFile)
+	if len(data) > limit {
+		return nil, fmt.Errorf("%s %s is over %d bytes: was another file named by mistake?", what, file, limit)
 	}
 	return data, nil
 }
@@ -219,12 +256,11 @@ func readSmall(file, what string, forbidden fs.FileMode) ([]byte, error) {
 // readCAs reads a bundle of CA certificates, at least one of them not expired.
 // One that is not valid yet is taken: the clock may be behind, and what it
 // signed is refused by its date anyway.
-func readCAs(file string) (*x509.CertPool, error) {
+func readCAs(file string) ([]*x509.Certificate, error) {
 	list, err := readCertificates(file)
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
 	var expired error
 	usable := 0
 	for i, c := range list {
@@ -234,7 +270,6 @@ func readCAs(file string) (*x509.CertPool, error) {
 		if err := checkKey(c.PublicKey); err != nil {
 			return nil, fmt.Errorf("certificate %s: number %d (%s): %w", file, i+1, c.Subject, err)
 		}
-		pool.AddCert(c)
 		if err := checkNotExpired(file, c); err != nil {
 			expired = err
 			continue
@@ -244,7 +279,15 @@ func readCAs(file string) (*x509.CertPool, error) {
 	if usable == 0 {
 		return nil, expired
 	}
-	return pool, nil
+	return list, nil
+}
+
+func poolOf(list []*x509.Certificate) *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, c := range list {
+		pool.AddCert(c)
+	}
+	return pool
 }
 
 var errWeakKey = errors.New("the key is too weak: use ECDSA on P-256 or larger, RSA of 2048 bits or more, or Ed25519")

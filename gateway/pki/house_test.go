@@ -90,10 +90,18 @@ func put(t *testing.T, file, kind string, der []byte) {
 	}
 }
 
+// files are the broker's under policy, as init names them.
+func (h *house) files(policy Policy) ServerFiles {
+	return ServerFiles{
+		Certificate: h.file(BrokerCertificate), Key: h.file(BrokerKey), ClientCA: h.file(CACertificate),
+		ClientCRL: h.file(RevocationList), Policy: policy,
+	}
+}
+
 // server is the broker's configuration of the house under policy.
 func (h *house) server(policy Policy) *tls.Config {
 	h.t.Helper()
-	c, err := Server(ServerFiles{h.file(BrokerCertificate), h.file(BrokerKey), h.file(CACertificate), policy, nil})()
+	c, err := Server(h.files(policy))()
 	if err != nil {
 		h.t.Fatal(err)
 	}

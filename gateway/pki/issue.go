@@ -56,8 +56,8 @@ type Options struct {
 	Lifetime time.Duration // 0: a year for clients, two for servers; at most two years, and never beyond the CA
 }
 
-// Init makes a local house in dir: a CA, and a broker certificate for
-// localhost, 127.0.0.1, ::1 and names, which are host names and IP addresses.
+// Init makes a local house in dir: a CA, its empty revocation list, and a
+// broker certificate for localhost, 127.0.0.1, ::1 and names, which are host names and IP addresses.
 // It refuses to touch a dir that has one of its files already.
 func Init(dir string, names []string) error {
 	if err := checkClock(); err != nil {
@@ -66,7 +66,7 @@ func Init(dir string, names []string) error {
 	if _, _, err := splitNames(names); err != nil {
 		return err
 	}
-	for _, file := range []string{CACertificate, CAKey, BrokerCertificate, BrokerKey} {
+	for _, file := range []string{CACertificate, CAKey, RevocationList, BrokerCertificate, BrokerKey} {
 		if _, err := os.Lstat(filepath.Join(dir, file)); !errors.Is(err, os.ErrNotExist) {
 			return existsError(filepath.Join(dir, file), err)
 		}
@@ -79,6 +79,17 @@ func Init(dir string, names []string) error {
 		return fmt.Errorf("make the local CA: %w", err)
 	}
 	if err := writePair(dir, "ca", ca, key); err != nil {
+		return err
+	}
+	parsed, err := x509.ParseCertificate(ca)
+	if err != nil {
+		return fmt.Errorf("make the local CA: %w", err)
+	}
+	list, err := signCRL(&x509.RevocationList{Number: new(big.Int)}, parsed, key)
+	if err != nil {
+		return err
+	}
+	if err := writeNew(filepath.Join(dir, RevocationList), list, 0o644); err != nil {
 		return err
 	}
 	_, _, err = Issue(dir, "broker", ForServer, Options{Names: names})
@@ -137,6 +148,11 @@ func Issue(dir, name string, kind Kind, opts Options) (certificate, key string, 
 	der, err := x509.CreateCertificate(rand.Reader, template, ca, own.Public(), signer)
 	if err != nil {
 		return "", "", fmt.Errorf("sign the certificate for %q: %w", name, err)
+	}
+	if kind == ForClient {
+		if err := record(dir, template, name); err != nil {
+			return "", "", fmt.Errorf("record the certificate for %q: %w", name, err)
+		}
 	}
 	return certificate, key, writePair(dir, name, der, own)
 }

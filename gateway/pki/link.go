@@ -44,8 +44,8 @@ func (f ClientFiles) read() (*tls.Config, error) {
 	c := &tls.Config{
 		MinVersion:       tls.VersionTLS12,
 		CipherSuites:     aeadSuites,
-		RootCAs:          roots,
-		VerifyConnection: checkChain,
+		RootCAs:          poolOf(roots),
+		VerifyConnection: checkServer,
 	}
 	if f.Certificate == "" && f.Key == "" {
 		return c, nil
