@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 func userCommand() *cobra.Command {
@@ -27,32 +23,96 @@ at once. Passwords come from the terminal or from standard input, never from
 arguments, where every process could read them.`,
 	}
 	path := configFlag(cmd)
-	cmd.AddCommand(userAdd(path), userRemove(path), userList(path), userPassword(path))
+	cmd.AddCommand(userAdd(path), userRemove(path), userList(path), userPassword(path), userRoles(path),
+		userSwitch(path, "disable", "Bar a user from logging in, and cut its sessions", true),
+		userSwitch(path, "enable", "Let a disabled user log in again", false), userImport(path))
 	return cmd
 }
 
 func userAdd(path *string) *cobra.Command {
 	var roles []string
-	var stdin bool
+	var give credential
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a user",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			users, password, err := usersAndPassword(cmd, *path, stdin)
+			users, err := openUsers(*path)
 			if err != nil {
 				return err
 			}
-			if err := users.Add(names[0], password, roles); err != nil {
+			err = give.to(cmd, names[0],
+				func() (access.Secret, error) { return users.AddGenerated(names[0], roles) },
+				func(password access.Secret) error { return users.Add(names[0], password, roles) })
+			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "added %s\n", names[0])
-			return nil
+			out := cmd.OutOrStdout()
+			if give.generate {
+				out = cmd.ErrOrStderr() // standard output is for the secret
+			}
+			fmt.Fprintf(out, "added %s\n", names[0])
+			return warnOfNobody(cmd, *path, roles, names[0])
 		},
 	}
-	cmd.Flags().StringSliceVar(&roles, "role", nil, "roles, as the configuration's rules name them (repeat, or separate by commas)")
-	passwordFlag(cmd, &stdin)
+	rolesFlag(cmd, &roles)
+	give.flags(cmd)
 	return cmd
+}
+
+func rolesFlag(cmd *cobra.Command, roles *[]string) {
+	cmd.Flags().StringSliceVar(roles, "role", nil, "roles, as the configuration's rules name them (repeat, or separate by commas)")
+}
+
+// warnOfNobody says which of these users no rule lets do anything.
+func warnOfNobody(cmd *cobra.Command, path string, roles []string, names ...string) error {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	rules, err := access.Compile(cfg.Access.Rules)
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return rules.Speaks(access.Identity{Name: name, Roles: roles}) })
+	if len(names) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "warning: no rule allows %s anything: name it, or a role of it, under access.rules; a role is given with headgate user roles NAME ROLE\n",
+			strings.Join(names, ", "))
+	}
+	return nil
+}
+
+func userRoles(path *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "roles NAME [ROLE...]",
+		Short: "Give a user these roles instead of those it had",
+		Args:  args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			users, err := openUsers(*path)
+			if err != nil {
+				return err
+			}
+			if err := users.SetRoles(names[0], names[1:]); err != nil {
+				return err
+			}
+			return warnOfNobody(cmd, *path, names[1:], names[0])
+		},
+	}
+}
+
+func userSwitch(path *string, verb, short string, disabled bool) *cobra.Command {
+	return &cobra.Command{
+		Use:   verb + " NAME",
+		Short: short,
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, names []string) error {
+			users, err := openUsers(*path)
+			if err != nil {
+				return err
+			}
+			return users.SetDisabled(names[0], disabled)
+		},
+	}
 }
 
 func userRemove(path *string) *cobra.Command {
@@ -75,20 +135,22 @@ func userRemove(path *string) *cobra.Command {
 }
 
 func userPassword(path *string) *cobra.Command {
-	var stdin bool
+	var give credential
 	cmd := &cobra.Command{
 		Use:   "passwd NAME",
 		Short: "Give a user another password",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			users, password, err := usersAndPassword(cmd, *path, stdin)
+			users, err := openUsers(*path)
 			if err != nil {
 				return err
 			}
-			return users.SetPassword(names[0], password)
+			return give.to(cmd, names[0],
+				func() (access.Secret, error) { return users.Generate(names[0]) },
+				func(password access.Secret) error { return users.SetPassword(names[0], password) })
 		},
 	}
-	passwordFlag(cmd, &stdin)
+	give.flags(cmd)
 	return cmd
 }
 
@@ -108,7 +170,11 @@ func userList(path *string) *cobra.Command {
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, u := range users.List() {
-				fmt.Fprintf(w, "%s\t%s\n", u.Name, strings.Join(u.Roles, ","))
+				fmt.Fprintf(w, "%s\t%s", u.Name, strings.Join(u.Roles, ","))
+				if u.Disabled {
+					fmt.Fprint(w, "\tdisabled")
+				}
+				fmt.Fprintln(w)
 			}
 			return w.Flush()
 		},
@@ -126,76 +192,4 @@ func openUsers(path string) (*access.Users, error) {
 		return nil, fmt.Errorf("the data folder %s is not there yet: start the gateway once", cfg.Gateway.Data)
 	}
 	return access.OpenUsers(usersFile(cfg), nil)
-}
-
-// usersAndPassword asks for the password only when there is a place for it.
-func usersAndPassword(cmd *cobra.Command, path string, stdin bool) (*access.Users, access.Secret, error) {
-	users, err := openUsers(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	password, err := readPassword(cmd, stdin)
-	return users, password, err
-}
-
-func passwordFlag(cmd *cobra.Command, stdin *bool) {
-	cmd.Flags().BoolVar(stdin, "password-stdin", false, "read the password from standard input, one line")
-}
-
-const maxPassword = 1024
-
-func readPassword(cmd *cobra.Command, stdin bool) (access.Secret, error) {
-	fd := int(os.Stdin.Fd())
-	if stdin || !term.IsTerminal(fd) {
-		if !stdin {
-			return nil, usageError{errors.New("there is no terminal to ask for the password: use --password-stdin")}
-		}
-		line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), maxPassword+2)).ReadBytes('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("read password: %w", err)
-		}
-		return access.Secret(bytes.TrimRight(line, "\r\n")), nil
-	}
-	first, err := ask(cmd.Context(), fd, "Password: ")
-	if err != nil {
-		return nil, err
-	}
-	second, err := ask(cmd.Context(), fd, "Again: ")
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.Equal(first, second) {
-		return nil, errors.New("the two differ: try again")
-	}
-	return access.Secret(first), nil
-}
-
-// ask reads a line that the terminal does not show. A read of a terminal cannot
-// be called off, so when ctx ends it is left behind with the process, and the
-// terminal shows again what is typed.
-func ask(ctx context.Context, fd int, prompt string) ([]byte, error) {
-	before, err := term.GetState(fd)
-	if err != nil {
-		return nil, fmt.Errorf("read password: %w", err)
-	}
-	fmt.Fprint(os.Stderr, prompt)
-	defer fmt.Fprintln(os.Stderr)
-	type answer struct {
-		line []byte
-		err  error
-	}
-	answers := make(chan answer, 1)
-	go func() { // ends with the line, or with the process
-		line, err := term.ReadPassword(fd)
-		answers <- answer{line, err}
-	}()
-	select {
-	case a := <-answers:
-		if a.err != nil {
-			return nil, fmt.Errorf("read password: %w", a.err)
-		}
-		return a.line, nil
-	case <-ctx.Done():
-		return nil, errors.Join(errors.New("interrupted: nothing was changed"), term.Restore(fd, before))
-	}
 }

@@ -150,6 +150,19 @@ func bareFilter(filter string) (string, error) {
 	return filter, nil
 }
 
+// Speaks reports whether a rule allows id anything anywhere. Without one, all
+// it does is refused.
+func (r *Rules) Speaks(id Identity) bool {
+	for _, clauses := range r.clauses {
+		for i := range clauses {
+			if clauses[i].allow && clauses[i].who.is(&id) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // decide finds the first clause that speaks of topic; -1 if there is none.
 func (r *Rules) decide(id *Identity, action Action, topic string, match func(filter, topic string) bool) (rule int, allowed bool) {
 	if r == nil || id.Name == "" || action > Subscribe {

@@ -30,7 +30,7 @@ type User struct {
 type Users struct {
 	path   string
 	logger *slog.Logger
-	nobody passwordHash // what passwords of unknown and disabled users are checked against
+	nobody argonHash // what passwords of unknown and disabled users are checked against
 	checks *checks
 	proved *reconnects
 
@@ -125,7 +125,28 @@ func (u *Users) Add(name string, password Secret, roles []string) error {
 	if err := CheckPassword(name, password); err != nil {
 		return fmt.Errorf("add user %s: %w", name, err)
 	}
-	r := userRecord{hash: newHash(password)}
+	return u.add(name, newHash(password), roles)
+}
+
+// AddGenerated stores a new user whose secret it makes: 26 letters and digits,
+// 130 random bits, which no attacker guesses and which cost next to nothing to
+// check. It is kept nowhere: whoever loses it needs another.
+func (u *Users) AddGenerated(name string, roles []string) (Secret, error) {
+	if err := CheckName(name); err != nil {
+		return nil, fmt.Errorf("add user: %w", err)
+	}
+	if err := checkRoles(roles); err != nil {
+		return nil, fmt.Errorf("add user %s: %w", name, err)
+	}
+	secret := newSecret()
+	if err := u.add(name, newGeneratedHash(secret), roles); err != nil {
+		return nil, err
+	}
+	return secret, nil
+}
+
+func (u *Users) add(name string, hash passwordHash, roles []string) error {
+	r := userRecord{hash: hash}
 	r.User = User{Name: name, Roles: slices.Clone(roles), Created: time.Now().UTC().Truncate(time.Second)}
 	err := u.change(syscall.LOCK_EX, func(users map[string]userRecord) error {
 		if _, ok := users[name]; ok {
@@ -151,7 +172,19 @@ func (u *Users) SetPassword(name string, password Secret) error {
 	if err := CheckPassword(name, password); err != nil {
 		return fmt.Errorf("set the password of user %s: %w", name, err)
 	}
-	hash := newHash(password)
+	return u.setHash(name, newHash(password))
+}
+
+// Generate replaces a user's password by a secret as AddGenerated makes it.
+func (u *Users) Generate(name string) (Secret, error) {
+	secret := newSecret()
+	if err := u.setHash(name, newGeneratedHash(secret)); err != nil {
+		return nil, err
+	}
+	return secret, nil
+}
+
+func (u *Users) setHash(name string, hash passwordHash) error {
 	return u.edit("set the password of", name, func(users map[string]userRecord, r userRecord) {
 		r.hash = hash
 		users[name] = r
@@ -255,7 +288,7 @@ func (u *Users) verify(ctx context.Context, name string, password Secret, g guar
 		g.failed()
 		return User{}, ErrBadCredentials
 	}
-	if r, hash, active := u.hashOf(name); u.proved.knows(name, password, hash) && active {
+	if r, ok := u.atOnce(name, password); ok {
 		return r.User, nil
 	}
 	release, err := u.checks.begin(ctx)
@@ -267,19 +300,32 @@ func (u *Users) verify(ctx context.Context, name string, password Secret, g guar
 		return User{}, err
 	}
 	// While this one waited, another may have proved the same, or the user changed.
-	r, hash, active := u.hashOf(name)
-	if u.proved.knows(name, password, hash) && active {
+	if r, ok := u.atOnce(name, password); ok {
 		return r.User, nil
 	}
-	if !hash.verify(password) || !active {
+	r, hash, active := u.hashOf(name)
+	right := hash.verify(password) && active
+	if !right && !hash.dear() {
+		u.nobody.verify(password) // all wrong passwords take the same time
+	}
+	if !right {
 		g.failed()
 		return User{}, ErrBadCredentials
 	}
-	if hash.cost != wantedCost {
+	if hash.outdated() {
 		hash = u.renew(name, password, hash)
 	}
 	u.proved.remember(name, password, hash)
 	return r.User, nil
+}
+
+// atOnce finds the right password where that costs next to nothing: a generated
+// secret, or one that was right not long ago.
+func (u *Users) atOnce(name string, password Secret) (userRecord, bool) {
+	r, hash, active := u.hashOf(name)
+	generated, ok := hash.(generatedHash)
+	right := ok && generated.verify(password) || u.proved.knows(name, password, hash)
+	return r, right && active
 }
 
 // hashOf returns what to check a password against; active is false for users
