@@ -263,8 +263,8 @@ func (r *Reader) needs(s *segment) bool {
 
 // Reader returns the durable reader of that name, made on first use and then
 // placed at the end of the log. Its cursor survives restarts and holds the log
-// until Forget. Changes to State are committed with it when it is made, and
-// only then. One name is for one caller at a time.
+// until Forget. Changes to State are on disk when it returns; if it is made,
+// they are in the same commit. One name is for one caller at a time.
 func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 	if name == "" {
 		return nil, errors.New("a reader needs a name")
@@ -273,6 +273,9 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 	r := q.names[name]
 	q.segMu.RUnlock()
 	if r != nil {
+		if len(changes) > 0 {
+			return r, q.SetState(changes...)
+		}
 		return r, nil
 	}
 	var id ReaderID

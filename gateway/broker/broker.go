@@ -63,6 +63,8 @@ type Broker struct {
 
 	subs     subscriptions
 	retained retained
+	ledger   ledger
+	before   uint64 // the log's end when the gateway started: up to there, anything may have been sent before
 	door     door
 	stats    counters
 
@@ -101,6 +103,7 @@ func New(cfg Config) (*Broker, error) {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	b.SetLimits(cfg.Limits)
+	b.before = b.queue.Stats().Last
 	b.door.init(&b.limits)
 	if err := b.restoreRetained(); err != nil {
 		return nil, fmt.Errorf("restore retained messages: %w", err)
@@ -112,6 +115,9 @@ func New(cfg Config) (*Broker, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("restore sessions: %w", err)
+	}
+	if err := b.restoreLedger(); err != nil {
+		return nil, fmt.Errorf("restore the state of QoS 2: %w", err)
 	}
 	return b, nil
 }
@@ -151,6 +157,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	tasks.Go(func() { b.sweepLoop(ctx) })
 	tasks.Go(func() { b.foldLoop(ctx) })
+	tasks.Go(func() { b.ledgerLoop(ctx) })
 	close(b.ready)
 
 	select {

@@ -97,51 +97,113 @@ func (c *conn) freeWindow(ctx context.Context) int {
 // forward sends one message of the log, or notes why it need not. It reports
 // false when the connection is over.
 func (c *conn) forward(ctx context.Context, m *storequeue.Message) bool {
-	it, again := c.place(m.Seq, c.prepare(m))
-	switch it.stage {
-	case finished:
-		return true
-	case released:
-		c.send(&mqtt.Ack{Kind: mqtt.PUBREL, PacketID: it.id}) // [MQTT-4.3.3-7]
-		return true
+	wanted := c.prepare(m)
+	it, again, busy := c.place(m, wanted)
+	for busy { // its packet id is that of an older message, which is rare
+		select {
+		case <-c.delivery.wake:
+		case <-c.quit:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+		it, again, busy = c.place(m, wanted)
 	}
-	c.delivery.topic.PacketID, c.delivery.topic.Dup = it.id, again // [MQTT-3.3.1-1]
-	return c.transmit(ctx, it.id)
+	switch it.stage {
+	case published:
+		c.delivery.topic.PacketID, c.delivery.topic.Dup = it.id, again // [MQTT-3.3.1-1]
+		return c.transmit(ctx, &it, again)
+	case released:
+		c.send(&mqtt.Ack{Kind: mqtt.PUBREL, PacketID: it.id}) // [MQTT-4.3.3-6]
+	}
+	return true
 }
 
 // place gives a message its place in the flight, if it has none yet. wanted
-// says whether it is to be sent; again, whether it was on an earlier connection.
-func (c *conn) place(seq uint64, wanted bool) (it item, again bool) {
-	f := &c.session.flight
-	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
-	p, isNew := f.find(seq)
-	switch {
-	case isNew && wanted:
-		p = f.begin(seq, c.delivery.topic.QoS)
-	case isNew:
-		f.skip(seq)
-	case p != nil && !wanted && p.qos == 2:
-		// The client may have it; only PUBREL frees the packet id on its side.
-		p.stage = released
-	case p != nil && !wanted:
-		f.finish(p)
-		p = nil
+// says whether it is to be sent; again, whether it may have been before; busy,
+// that its packet id is in use.
+func (c *conn) place(m *storequeue.Message, wanted bool) (it item, again, busy bool) {
+	s := c.session
+	f := &s.flight
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, isNew := f.find(m.Seq)
+	again = !isNew || m.Seq <= c.b.before
+	if isNew {
+		qos := min(m.QoS, markOf(m, s.reader.ID()).QoS)
+		recorded := f.isRecorded(m.Seq)
+		switch {
+		case !wanted && !recorded && !(again && qos == 2):
+			f.skip(m.Seq)
+		case f.byID(packetID(m.Seq)) != nil:
+			return item{}, false, true
+		default:
+			p = f.begin(m.Seq, qos)
+		}
+		if recorded {
+			p.stage = released
+		}
 	}
-	if p == nil {
+	if p != nil && !wanted && p.stage == published {
+		c.retract(p, again)
+	}
+	if p == nil || p.stage == finished {
 		c.settle()
-		return item{stage: finished}, false
+		return item{stage: finished}, false, false
 	}
 	f.transmit(p)
-	return *p, !isNew
+	return *p, again, false
+}
+
+// retract ends a message that is not to be sent any more. A client that may
+// have it with QoS 2 gets PUBREL: only that frees the packet id on its side.
+// The session's lock is held.
+func (c *conn) retract(p *item, again bool) {
+	if p.qos == 2 && again {
+		c.recorded(p)
+		return
+	}
+	c.session.flight.finish(p)
+}
+
+// recorded moves a message to PUBREL, which waits for the ledger if the session
+// is in there. The session's lock is held.
+func (c *conn) recorded(p *item) {
+	s, seq := c.session, p.seq
+	if s.number == 0 {
+		p.stage = released
+		return
+	}
+	p.stage = received
+	s.flight.record(seq)
+	c.b.ledger.commit(s, func() { s.released(seq) })
+}
+
+// released sends PUBREL for a message whose PUBREC is on disk, unless another
+// connection is about to [MQTT-4.3.3-4].
+func (s *session) released(seq uint64) {
+	var to *conn
+	var id uint16
+	s.mu.Lock()
+	if it, _ := s.flight.find(seq); it != nil && it.stage == received {
+		it.stage = released
+		id = it.id
+		if it.sent {
+			to = s.conn.Load()
+		}
+	}
+	s.mu.Unlock()
+	if to != nil {
+		to.send(&mqtt.Ack{Kind: mqtt.PUBREL, PacketID: id})
+	}
 }
 
 // transmit encodes what prepare made and waits for room in the outbox.
-func (c *conn) transmit(ctx context.Context, id uint16) bool {
+func (c *conn) transmit(ctx context.Context, it *item, again bool) bool {
 	d := &c.delivery
 	frame, err := mqtt.Append(d.frame[:0], c.version, &d.topic)
 	if err != nil || !c.fits(len(frame)) {
-		c.finish(id)
+		c.drop(it.seq, again)
 		return true
 	}
 	if d.frame = frame; cap(frame) > maxPooled {
@@ -219,7 +281,8 @@ func markOf(m *storequeue.Message, id storequeue.ReaderID) storequeue.Mark {
 	return storequeue.Mark{}
 }
 
-// progress takes a client's PUBACK, PUBREC or PUBCOMP, and answers PUBREC.
+// progress takes a client's PUBACK, PUBREC or PUBCOMP, and answers PUBREC, if
+// need be later.
 func (c *conn) progress(a *mqtt.Ack) {
 	code, release := c.advance(a)
 	if release {
@@ -228,34 +291,39 @@ func (c *conn) progress(a *mqtt.Ack) {
 }
 
 // advance moves a message along. A refusal ends it like an acknowledgement: the
-// client has decided. release says that PUBREL is due.
+// client has decided. release says that PUBREL is due now.
 func (c *conn) advance(a *mqtt.Ack) (code mqtt.ReasonCode, release bool) {
-	f := &c.session.flight
-	c.session.mu.Lock()
-	defer c.session.mu.Unlock()
-	it := f.byID(a.PacketID)
+	s := c.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	it := s.flight.byID(a.PacketID)
 	accepted := a.Kind == mqtt.PUBREC && !a.Code.Failed()
 	switch {
 	case it == nil: // section 4.3.3
 		return mqtt.PacketIdentifierNotFound, accepted
 	case accepted && it.qos == 2:
-		it.stage = released
-		return mqtt.Success, true
+		if it.stage == published {
+			c.recorded(it)
+		}
+		return mqtt.Success, it.stage == released
 	case a.Kind == mqtt.PUBACK && it.qos == 1, a.Kind == mqtt.PUBREC && it.qos == 2,
 		a.Kind == mqtt.PUBCOMP && it.stage == released:
-		f.finish(it)
+		if it.stage == released && s.number != 0 {
+			c.b.ledger.touch(s)
+		}
+		s.flight.finish(it)
 		c.settle()
 	}
 	return mqtt.Success, false
 }
 
-// finish ends a message that cannot be sent to this client.
-func (c *conn) finish(id uint16) {
+// drop ends a message that cannot be sent to this client.
+func (c *conn) drop(seq uint64, again bool) {
 	s := c.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it := s.flight.byID(id); it != nil {
-		s.flight.finish(it)
+	if it, _ := s.flight.find(seq); it != nil && it.stage == published {
+		c.retract(it, again)
 		c.settle()
 	}
 }

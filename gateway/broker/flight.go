@@ -1,13 +1,15 @@
 package broker
 
+import "slices"
+
 // A flight is what a session was sent and has not finished acknowledging, in
 // the log's order. It knows nothing of sockets; whoever uses it holds the
 // session's lock.
 type flight struct {
-	items  []item // by rising sequence; no two finished ones are neighbours
-	seen   uint64 // the newest sequence begun or skipped
-	lastID uint16
-	open   int // sent on this connection and not finished
+	items    []item   // by rising sequence; no two finished ones are neighbours
+	seen     uint64   // the newest sequence begun or skipped
+	open     int      // sent on this connection and not finished
+	recorded []uint64 // rising: PUBREC received, and the cursor on disk is not past it
 }
 
 // An item is one message of the log on its way, or several finished ones that
@@ -24,7 +26,8 @@ type stage uint8
 
 const (
 	published stage = iota // PUBLISH sent, or about to be
-	released               // PUBREC received: PUBREL sent, or about to be
+	received               // PUBREC received: the ledger is about to have it
+	released               // PUBREL sent, or about to be
 	finished
 )
 
@@ -42,13 +45,33 @@ func (f *flight) find(seq uint64) (it *item, isNew bool) {
 	return nil, false
 }
 
-// begin adds a message and gives it a packet id that nothing else in flight has.
+// packetID is the packet id of the message with that sequence, in every
+// session and after every crash.
+func packetID(seq uint64) uint16 { return uint16(1 + seq%65535) }
+
+// begin adds a message whose packet id nothing else in flight has.
 func (f *flight) begin(seq uint64, qos byte) *item {
-	for f.lastID++; f.lastID == 0 || f.byID(f.lastID) != nil; f.lastID++ {
-	}
 	f.seen = seq
-	f.items = append(f.items, item{seq: seq, id: f.lastID, qos: qos})
+	f.items = append(f.items, item{seq: seq, id: packetID(seq), qos: qos})
 	return &f.items[len(f.items)-1]
+}
+
+// record notes that PUBREC came for seq.
+func (f *flight) record(seq uint64) {
+	if i, ok := slices.BinarySearch(f.recorded, seq); !ok {
+		f.recorded = slices.Insert(f.recorded, i, seq)
+	}
+}
+
+func (f *flight) isRecorded(seq uint64) bool {
+	_, ok := slices.BinarySearch(f.recorded, seq)
+	return ok
+}
+
+// trim forgets the records up to a cursor that is on disk.
+func (f *flight) trim(flushed uint64) {
+	i, _ := slices.BinarySearch(f.recorded, flushed+1)
+	f.recorded = slices.Delete(f.recorded, 0, i)
 }
 
 // skip notes that nothing has to be sent for seq.

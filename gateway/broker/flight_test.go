@@ -2,6 +2,7 @@ package broker
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -81,12 +82,24 @@ func checkFlight(t *testing.T, f *flight) {
 	}
 }
 
-func TestPacketIDsWrap(t *testing.T) {
-	f := flight{lastID: 65534}
-	f.begin(1, 1)
-	f.begin(2, 1)
-	f.lastID = 65534
-	if id := f.begin(3, 1).id; id != 2 {
-		t.Errorf("got %d: 65535 and 1 are taken, 0 is none", id)
+func TestPacketIDs(t *testing.T) {
+	for seq, want := range map[uint64]uint16{1: 2, 65533: 65534, 65534: 65535, 65535: 1, 65536: 2, 2 * 65535: 1} {
+		if got := packetID(seq); got != want {
+			t.Errorf("message %d has packet id %d, want %d", seq, got, want)
+		}
+	}
+}
+
+func TestRecordedIsTrimmed(t *testing.T) {
+	var f flight
+	for _, seq := range []uint64{5, 3, 9, 5} {
+		f.record(seq)
+	}
+	if !slices.Equal(f.recorded, []uint64{3, 5, 9}) {
+		t.Fatalf("recorded %v", f.recorded)
+	}
+	f.trim(5)
+	if f.isRecorded(5) || !f.isRecorded(9) || len(f.recorded) != 1 {
+		t.Errorf("recorded %v", f.recorded)
 	}
 }

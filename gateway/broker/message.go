@@ -48,6 +48,6 @@ func clone(m *storequeue.Message) *storequeue.Message {
 	c.Payload = slices.Clone(m.Payload)
 	c.CorrelationData = slices.Clone(m.CorrelationData)
 	c.Properties = slices.Clone(m.Properties)
-	c.For = nil
+	c.For, c.Note = nil, nil
 	return &c
 }

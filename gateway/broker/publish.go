@@ -33,6 +33,7 @@ type publication struct {
 	ack    mqtt.Ack
 	result chan error
 
+	note [noteSize]byte              // of msg; see ledger
 	done func(seq uint64, err error) // committed, bound once
 }
 
@@ -73,6 +74,11 @@ func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
 	if p.QoS == 2 && c.repeated(p.PacketID) {
 		return nil
 	}
+	if p.QoS > 0 && c.session.expiry > 0 && !c.session.kept {
+		if err := c.store(c.session.subs, false); err != nil {
+			return fmt.Errorf("store session: %w", err)
+		}
+	}
 	pub := c.b.newPublication()
 	setMessage(&pub.msg, p, topic, c.id.Name)
 	if code := c.b.verdict(c.id, &pub.msg); code != mqtt.Success {
@@ -84,12 +90,24 @@ func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
 		pub.conn = c
 		pub.ack = mqtt.Ack{Kind: answerTo(p.QoS), PacketID: p.PacketID}
 		if p.QoS == 2 {
-			c.session.receive(p.PacketID, c)
+			c.receive(pub, p.PacketID)
 		}
 		c.answers.submit()
 	}
 	c.b.route(pub)
 	return nil
+}
+
+// receive notes a QoS 2 packet id as taken, and in the message if the session
+// outlives the connection.
+func (c *conn) receive(p *publication, id uint16) {
+	s := c.session
+	durable := s.expiry > 0
+	s.receive(id, c, durable)
+	if durable {
+		p.msg.Note = appendNote(p.note[:0], s.number, id)
+		p.msg.For = append(p.msg.For, storequeue.Mark{Reader: c.b.ledger.reader.ID()})
+	}
 }
 
 // resolve gives a PUBLISH its topic, by name or by alias.
@@ -254,10 +272,10 @@ func (b *Broker) route(p *publication) {
 
 // committed is called in the log's order by the committer, which it must not
 // hold up: all it does is put things into memory.
-func (p *publication) committed(_ uint64, err error) {
+func (p *publication) committed(seq uint64, err error) {
 	b := p.b
 	if p.conn != nil {
-		p.conn.answer(p, err)
+		p.conn.answer(p, seq, err)
 	}
 	switch {
 	case err == nil:
@@ -277,7 +295,7 @@ func (p *publication) committed(_ uint64, err error) {
 
 // answer acknowledges what is on disk, and nothing else. A full queue is said
 // in MQTT 5; a 3.1.1 client loses its connection, so that it sends again.
-func (c *conn) answer(p *publication, err error) {
+func (c *conn) answer(p *publication, seq uint64, err error) {
 	ack := &p.ack
 	if err != nil {
 		if c.version != mqtt.V5 || !errors.Is(err, storequeue.ErrFull) {
@@ -289,6 +307,9 @@ func (c *conn) answer(p *publication, err error) {
 	to := c
 	if p.msg.QoS == 2 {
 		to = p.origin.stored(p.ack.PacketID, err == nil)
+		if p.msg.Note != nil && err == nil {
+			c.b.ledger.note(p.origin, seq)
+		}
 	}
 	if p.msg.QoS == 1 || c.version == mqtt.V311 || err != nil {
 		c.answers.free() // before the client can know, and send the next

@@ -8,18 +8,21 @@ import (
 // handed to the queue once and is not again, however often it is sent
 // [MQTT-4.3.3-10].
 type incoming struct {
-	stored bool
-	conn   *conn // the last one that sent it: whom to answer
+	stored   bool
+	noted    bool  // the ledger has it, or will have it with its message
+	released bool  // PUBREL came; the ledger is striking it out
+	conn     *conn // the last one that sent it: whom to answer; nil: none since the gateway started
+	last     *conn // the last one that sent PUBREL
 }
 
 // receive notes a QoS 2 packet id as taken.
-func (s *session) receive(id uint16, c *conn) {
+func (s *session) receive(id uint16, c *conn, noted bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.received == nil {
 		s.received = map[uint16]*incoming{}
 	}
-	s.received[id] = &incoming{conn: c}
+	s.received[id] = &incoming{conn: c, noted: noted}
 }
 
 // stored notes the queue's verdict and returns whom to tell; nil: nobody.
@@ -64,33 +67,51 @@ func (c *conn) repeated(id uint16) bool {
 	return here
 }
 
-// release answers PUBREL with PUBCOMP and forgets the packet id.
+// release forgets the packet id of a PUBREL and answers PUBCOMP: once the
+// ledger has forgotten it too, if it is there.
 func (c *conn) release(a *mqtt.Ack) error {
-	in := c.session.forget(a.PacketID)
-	code := mqtt.Success
+	s, id := c.session, a.PacketID
+	was, known := s.release(id, c)
 	switch {
-	case in == nil:
-		code = mqtt.PacketIdentifierNotFound
-	case !in.stored:
+	case !known:
+		c.send(&mqtt.Ack{Kind: mqtt.PUBCOMP, PacketID: id, Code: mqtt.PacketIdentifierNotFound})
+	case !was.stored:
 		return violation(mqtt.ProtocolError, "MQTT-4.3.3-4", "PUBREL before PUBREC")
-	case in.conn == c && c.version == mqtt.V5:
-		c.answers.free()
+	case !was.noted:
+		s.complete(id)
+	case !was.released:
+		c.b.ledger.commit(s, func() { s.complete(id) })
 	}
-	c.send(&mqtt.Ack{Kind: mqtt.PUBCOMP, PacketID: a.PacketID, Code: code})
 	return nil
 }
 
-// forget removes a packet id whose message is stored, and returns what it was.
-func (s *session) forget(id uint16) *incoming {
+// release notes a PUBREL from c for a message that is stored, and returns what
+// was known of it.
+func (s *session) release(id uint16, c *conn) (was incoming, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := s.received[id]
 	if in == nil {
-		return nil
+		return incoming{}, false
 	}
+	was = *in
 	if in.stored {
-		delete(s.received, id)
+		in.released, in.last = true, c
 	}
-	was := *in
-	return &was
+	return was, true
+}
+
+// complete forgets a packet id and tells who sent the last PUBREL for it.
+func (s *session) complete(id uint16) {
+	s.mu.Lock()
+	in := s.received[id]
+	delete(s.received, id)
+	s.mu.Unlock()
+	if in == nil { // the session was wiped meanwhile
+		return
+	}
+	if in.conn == in.last && in.last.version == mqtt.V5 {
+		in.last.answers.free() // before the client can know, and send the next
+	}
+	in.last.send(&mqtt.Ack{Kind: mqtt.PUBCOMP, PacketID: id})
 }

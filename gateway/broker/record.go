@@ -16,11 +16,13 @@ const (
 	bucketSessions = "sessions" // key → sessionRecord
 	bucketEnds     = "ends"     // key → Unix seconds, for sessions without a connection
 	bucketRetained = "retained" // topic → retainedRecord
+	bucketLedger   = "qos2"     // the session's number, in hexadecimal → ledgerRecord
 )
 
 type sessionRecord struct {
 	Client string               `json:"client"`
 	Owner  string               `json:"owner"`
+	Number uint64               `json:"number"` // 0 in records of older versions
 	Expiry int64                `json:"expiry_s"`
 	Reader bool                 `json:"reader,omitempty"`
 	Subs   []subscriptionRecord `json:"subscriptions"`
@@ -34,10 +36,10 @@ type subscriptionRecord struct {
 	ID                uint32 `json:"id,omitempty"`
 }
 
-// record is a connected session with these subscriptions, as the queue's state
-// has it.
-func (s *session) record(subs map[string]*subscription) ([]storequeue.Change, error) {
-	r := sessionRecord{Client: s.clientID, Owner: s.owner, Expiry: int64(s.expiry / time.Second), Reader: s.reader != nil}
+// record is a connected session with these subscriptions, and a reader or none,
+// as the queue's state has it.
+func (s *session) record(subs map[string]*subscription, reader bool) ([]storequeue.Change, error) {
+	r := sessionRecord{Client: s.clientID, Owner: s.owner, Number: s.number, Expiry: int64(s.expiry / time.Second), Reader: reader}
 	for _, sub := range subs {
 		r.Subs = append(r.Subs, subscriptionRecord{
 			Filter: sub.filter, QoS: sub.qos, NoLocal: sub.noLocal, RetainAsPublished: sub.retainAsPublished, ID: sub.id,
@@ -80,7 +82,7 @@ func (b *Broker) restoreSessions() error {
 	}
 	known := map[string]bool{}
 	for _, r := range records {
-		s := &session{clientID: r.Client, owner: r.Owner, expiry: time.Duration(r.Expiry) * time.Second, kept: true}
+		s := &session{clientID: r.Client, owner: r.Owner, number: r.Number, expiry: time.Duration(r.Expiry) * time.Second, kept: true}
 		s.ends, s.saved = ends[s.key()], ends[s.key()]
 		if s.ends.IsZero() {
 			s.ends = now.Add(s.expiry)
@@ -108,7 +110,7 @@ func (b *Broker) restoreSession(s *session, r *sessionRecord) error {
 		return errors.New("its client id has two sessions")
 	}
 	if r.Reader {
-		if err := b.openReader(s, true); err != nil {
+		if err := b.openReader(s); err != nil {
 			return err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 type session struct {
 	clientID string
 	owner    string // the identity's name
+	number   uint64 // in the ledger and its notes; 0: not in there. Changes only while nobody knows it
 
 	conn    atomic.Pointer[conn] // whom live messages go to; nil: nobody
 	several atomic.Bool          // it has, or had, more than one subscription
@@ -34,8 +35,8 @@ type session struct {
 
 	// The holder's own.
 	expiry time.Duration      // 0: ends with its connection
-	reader *storequeue.Reader // nil until something is subscribed to with QoS 1 or 2
 	kept   bool               // the queue's state has a record of it
+	reader *storequeue.Reader // nil until something is subscribed to with QoS 1 or 2; others want mu
 
 	mu       sync.Mutex // covers the fields below; held for moments
 	subs     map[string]*subscription
@@ -149,12 +150,38 @@ func (b *Broker) attach(ctx context.Context, c *conn, req *mqtt.Connect) (presen
 	s.mu.Lock()
 	s.flight.resume()
 	s.mu.Unlock()
-	before := s.expiry
-	s.expiry = b.expiry(req.SessionExpiry)
-	if s.kept && s.expiry != before {
-		err = c.store(s.subs)
+	return existed && !stale, b.renew(c, req.SessionExpiry)
+}
+
+// renew gives the session the time that its client asks for now, in seconds,
+// and says on disk that it has not left.
+func (b *Broker) renew(c *conn, asked uint32) error {
+	s := c.session
+	before, number := s.expiry, s.number
+	s.expiry = b.expiry(asked)
+	switch {
+	case s.expiry > 0 && s.number == 0:
+		s.number = newNumber()
+	case s.expiry == 0 && !s.kept:
+		s.number = 0
 	}
-	return existed && !stale, err
+	b.mu.Lock()
+	saved := s.saved
+	b.mu.Unlock()
+	changed := s.expiry != before || s.number != number
+	if !s.kept || !changed && saved.IsZero() {
+		return nil
+	}
+	err := c.store(s.subs, false)
+	switch {
+	case err == nil:
+		b.mu.Lock()
+		s.saved = time.Time{}
+		b.mu.Unlock()
+	case !changed && errors.Is(err, storequeue.ErrFull):
+		return nil // the sweep tries again
+	}
+	return err
 }
 
 // replace puts a new session in the place of one that was wiped, under the same
@@ -212,32 +239,43 @@ func (b *Broker) wipe(s *session) error {
 	for _, sub := range subs {
 		b.subs.remove(s, sub)
 	}
-	if s.reader != nil {
-		if err := b.queue.Forget(s.reader); err != nil {
-			return err
-		}
-		s.reader = nil
-	}
+	var changes []storequeue.Change
 	if s.kept {
-		if err := b.queue.SetState(gone(s)...); err != nil {
-			return err
-		}
-		s.kept = false
+		changes = gone(s)
+	}
+	var err error
+	switch {
+	case s.reader != nil:
+		err = b.queue.Forget(s.reader, changes...)
+	case s.kept:
+		err = b.queue.SetState(changes...)
+	}
+	if err != nil {
+		return err
+	}
+	s.setReader(nil)
+	s.kept = false
+	if s.number != 0 {
+		b.ledger.touch(s)
 	}
 	return nil
 }
 
-// openReader gives the session its place in the log.
-func (b *Broker) openReader(s *session, durable bool) (err error) {
-	if s.reader != nil {
-		return nil
-	}
-	if durable {
-		s.reader, err = b.queue.Reader(s.readerName())
-	} else {
-		s.reader, err = b.queue.TransientReader(s.readerName())
+// openReader gives a durable session its place in the log, in one commit with
+// what else is to be said about it.
+func (b *Broker) openReader(s *session, changes ...storequeue.Change) error {
+	r, err := b.queue.Reader(s.readerName(), changes...)
+	if err == nil {
+		s.setReader(r)
 	}
 	return err
+}
+
+// setReader is for the holder.
+func (s *session) setReader(r *storequeue.Reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reader = r
 }
 
 // may asks the rules in force now.

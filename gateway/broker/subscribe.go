@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -78,27 +79,41 @@ func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqt
 // durable session subscribed to. subs get their reader here.
 func (c *conn) keep(subs map[string]*subscription, granted []subscriptionRecord) error {
 	s := c.session
-	for _, r := range granted {
-		if r.QoS > 0 {
-			if err := c.b.openReader(s, s.expiry > 0); err != nil {
-				return err
-			}
-		}
-		subs[r.Filter] = newSubscription(r, s.reader)
-	}
-	if s.expiry == 0 && !s.kept || len(granted) == 0 {
+	if len(granted) == 0 {
 		return nil
 	}
-	return c.store(subs)
+	open := s.reader == nil && slices.ContainsFunc(granted, func(r subscriptionRecord) bool { return r.QoS > 0 })
+	if s.expiry > 0 || s.kept {
+		if err := c.store(subs, open); err != nil {
+			return err
+		}
+	} else if open {
+		r, err := c.b.queue.TransientReader(s.readerName())
+		if err != nil {
+			return err
+		}
+		s.setReader(r)
+	}
+	for _, r := range granted {
+		subs[r.Filter] = newSubscription(r, s.reader)
+	}
+	return nil
 }
 
-func (c *conn) store(subs map[string]*subscription) error {
-	changes, err := c.session.record(subs)
-	if err == nil {
+// store puts the session on disk with these subscriptions, in one commit. open
+// gives it its reader.
+func (c *conn) store(subs map[string]*subscription, open bool) error {
+	s := c.session
+	changes, err := s.record(subs, open || s.reader != nil)
+	switch {
+	case err != nil:
+	case open:
+		err = c.b.openReader(s, changes...)
+	default:
 		err = c.b.queue.SetState(changes...)
 	}
 	if err == nil {
-		c.session.kept = true
+		s.kept = true
 	}
 	return err
 }
@@ -140,7 +155,7 @@ func (c *conn) unsubscribe(p *mqtt.Unsubscribe) error {
 		delete(subs, f)
 	}
 	if s.kept && len(removed) > 0 {
-		if err := c.store(subs); err != nil {
+		if err := c.store(subs, false); err != nil {
 			return err
 		}
 	}

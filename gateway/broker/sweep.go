@@ -38,13 +38,13 @@ func (b *Broker) sweepLoop(ctx context.Context) {
 func (b *Broker) sweep(now time.Time) {
 	var ended []*session
 	var wills []*will
-	var changes []storequeue.Change
+	var unsaved []unsavedEnd
 	b.mu.Lock()
 	next := now.Add(maxSweep)
 	for _, s := range b.sessions {
 		if s.free != nil {
 			if !s.saved.IsZero() {
-				changes = append(changes, s.saveEnd(time.Time{}))
+				unsaved = append(unsaved, unsavedEnd{s, time.Time{}})
 			}
 			continue
 		}
@@ -58,7 +58,7 @@ func (b *Broker) sweep(now time.Time) {
 			ended = append(ended, s)
 			continue
 		case s.kept && !s.saved.Equal(s.ends):
-			changes = append(changes, s.saveEnd(s.ends))
+			unsaved = append(unsaved, unsavedEnd{s, s.ends})
 		}
 		if s.will != nil && s.willAt.Before(next) {
 			next = s.willAt
@@ -69,10 +69,13 @@ func (b *Broker) sweep(now time.Time) {
 	}
 	b.nextSweep = next
 	b.mu.Unlock()
-	b.settleSweep(ended, wills, changes)
+	b.settleSweep(ended, wills)
+	if err := b.saveEnds(unsaved); err != nil {
+		b.log.Error("save when sessions end: trying again", "error", err)
+	}
 }
 
-func (b *Broker) settleSweep(ended []*session, wills []*will, changes []storequeue.Change) {
+func (b *Broker) settleSweep(ended []*session, wills []*will) {
 	for _, w := range wills {
 		b.publishWill(w)
 	}
@@ -87,20 +90,36 @@ func (b *Broker) settleSweep(ended []*session, wills []*will, changes []storeque
 		}
 		b.drop(s)
 	}
-	if len(changes) > 0 {
-		if err := b.queue.SetState(changes...); err != nil {
-			b.log.Error("save when sessions end", "error", err)
-		}
-	}
 }
 
-// saveEnd is the change that remembers when the session ends; zero: it is
-// connected. Broker.mu is held.
-func (s *session) saveEnd(ends time.Time) storequeue.Change {
-	s.saved = ends
-	c := storequeue.Change{Bucket: bucketEnds, Key: s.key()}
-	if !ends.IsZero() {
-		c.Value = strconv.AppendInt(nil, ends.Unix(), 10)
+// An unsavedEnd is when a session ends; zero: it is connected.
+type unsavedEnd struct {
+	s    *session
+	ends time.Time
+}
+
+// saveEnds writes down what the queue's state has otherwise.
+func (b *Broker) saveEnds(all []unsavedEnd) error {
+	if len(all) == 0 {
+		return nil
 	}
-	return c
+	changes := make([]storequeue.Change, len(all))
+	for i, u := range all {
+		changes[i] = storequeue.Change{Bucket: bucketEnds, Key: u.s.key()}
+		if !u.ends.IsZero() {
+			changes[i].Value = strconv.AppendInt(nil, u.ends.Unix(), 10)
+		}
+	}
+	if err := b.queue.SetState(changes...); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range all {
+		u.s.saved = u.ends
+		if connected := u.s.free != nil; connected != u.ends.IsZero() {
+			b.nextSweep = time.Now() // it came or went meanwhile
+		}
+	}
+	return nil
 }
