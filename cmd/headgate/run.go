@@ -18,7 +18,7 @@ import (
 const packagedConfig = "/etc/headgate/headgate.yaml"
 
 func runCommand() *cobra.Command {
-	var level string
+	var level, format string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway",
@@ -29,12 +29,13 @@ folder needs a person, and with 1 when a restart may help.`,
 	}
 	path := configFlag(cmd)
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := loadConfig(*path)
 		if err != nil {
 			return err
 		}
-		logger, err := newLogger(os.Stderr, level)
+		logger, err := newLogger(os.Stderr, level, format)
 		if err != nil {
 			return err
 		}
@@ -55,7 +56,7 @@ folder needs a person, and with 1 when a restart may help.`,
 }
 
 // newLogger writes without the time where journald adds its own.
-func newLogger(w io.Writer, level string) (*slog.Logger, error) {
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, usageError{errors.New("--log-level is debug, info, warn or error")}
@@ -69,7 +70,13 @@ func newLogger(w io.Writer, level string) (*slog.Logger, error) {
 			return a
 		}
 	}
-	return slog.New(slog.NewTextHandler(w, opts)), nil
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, usageError{errors.New("--log-format is text or json")}
 }
 
 func configFlag(cmd *cobra.Command) *string {

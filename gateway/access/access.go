@@ -3,6 +3,7 @@ package access
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // An Identity is who a connection, a device or a link proved to be.
@@ -50,6 +51,16 @@ var (
 	ErrBusy           = errors.New("too many password checks at once")
 	ErrLocked         = errors.New("locked after too many wrong passwords")
 )
+
+// A LockoutError is the failed login that was one too many.
+type LockoutError struct {
+	User string // "(not a user name)" for what cannot be one
+	For  time.Duration
+	err  error
+}
+
+func (e *LockoutError) Error() string { return fmt.Sprintf("%v, now locked for %v", e.err, e.For) }
+func (e *LockoutError) Unwrap() error { return e.err }
 
 // maxName is the longest name of a user, a role or a certificate, in bytes.
 const maxName = 128

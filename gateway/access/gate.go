@@ -142,10 +142,11 @@ func (a *attempt) explain(err error) error {
 	if !plainName(name) {
 		name = "(not a user name)"
 	}
+	err = fmt.Errorf("%w: user %s", err, name)
 	if a.lockedFor > 0 {
-		return fmt.Errorf("%w: user %s, now locked for %v", err, name, a.lockedFor)
+		return &LockoutError{User: name, For: a.lockedFor, err: err}
 	}
-	return fmt.Errorf("%w: user %s", err, name)
+	return err
 }
 
 // Current is who id is now: its roles as the users file and the configuration

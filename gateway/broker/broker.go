@@ -60,6 +60,7 @@ type Broker struct {
 	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
 	log       *slog.Logger
 	rarely    throttle // for log lines that strangers can cause
+	told      throttle // for the audit trail
 
 	subs     subscriptions
 	retained retained
@@ -94,6 +95,8 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{
 		listeners: cfg.Listeners, access: cfg.Access,
 		queue: cfg.Queue, outbound: cfg.Outbound, log: cfg.Logger,
+		rarely:   throttle{burst: 5, rate: 5},
+		told:     throttle{burst: 100, rate: 10},
 		ready:    make(chan struct{}),
 		sooner:   make(chan struct{}, 1),
 		sessions: map[string]*session{},
@@ -158,6 +161,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	tasks.Go(func() { b.sweepLoop(ctx) })
 	tasks.Go(func() { b.foldLoop(ctx) })
 	tasks.Go(func() { b.ledgerLoop(ctx) })
+	tasks.Go(func() { b.leftOutLoop(ctx) })
 	close(b.ready)
 
 	select {
@@ -171,6 +175,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	tasks.Wait() // no new clients from here
 	b.dismiss(&clients)
+	b.sayLeftOut()
 	return err
 }
 

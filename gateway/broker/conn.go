@@ -35,10 +35,12 @@ type conn struct {
 	closing sync.Once
 	quit    chan struct{}   // closed by close
 	code    mqtt.ReasonCode // why; written before quit is closed
+	by      string          // who ended it, empty: the server; likewise
 
 	// Written while connecting, before another goroutine can see them.
 	version   mqtt.Version
 	id        access.Identity
+	proof     string // how it showed who it is: "password", "certificate", both with a "+", or "anonymous"
 	session   *session
 	window    int // QoS 1 and 2 that may be in flight to the client
 	maxPacket int // bytes; 0: no limit
@@ -107,6 +109,9 @@ func (c *conn) survive() {
 // leave gives the session back.
 func (c *conn) leave() {
 	c.delivery.end()
+	if c.greeted.Load() {
+		c.tellDisconnect()
+	}
 	if c.session != nil {
 		c.b.detach(c)
 	}
@@ -124,11 +129,15 @@ func (c *conn) hangUp() {
 }
 
 // close tells the client why, if it speaks MQTT 5, and wakes the read loop,
-// which does the rest. It does not wait. Only the first call counts. Safe for
-// concurrent use.
-func (c *conn) close(code mqtt.ReasonCode) {
+// which does the rest. It does not wait. Only the first call counts, and knows
+// it. Safe for concurrent use.
+func (c *conn) close(code mqtt.ReasonCode) (first bool) { return c.closeBy("", code) }
+
+// closeBy is close for an end that by began.
+func (c *conn) closeBy(by string, code mqtt.ReasonCode) (first bool) {
 	c.closing.Do(func() {
-		c.code = code
+		first = true
+		c.by, c.code = by, code
 		if code == mqtt.SessionTakenOver {
 			c.b.stats.takeovers.Add(1)
 		}
@@ -140,6 +149,7 @@ func (c *conn) close(code mqtt.ReasonCode) {
 		close(c.quit)
 		c.nc.SetReadDeadline(past)
 	})
+	return first
 }
 
 func (c *conn) closed() bool {
@@ -209,7 +219,7 @@ func (c *conn) end(err error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		c.close(mqtt.KeepAliveTimeout)
 	default:
-		c.close(mqtt.UnspecifiedError)
+		c.closeBy(byNetwork, mqtt.UnspecifiedError)
 	}
 }
 
@@ -269,6 +279,6 @@ func (c *conn) disconnect(p *mqtt.Disconnect) error {
 	if p.Code == mqtt.Success {
 		c.will = nil
 	}
-	c.close(mqtt.Success)
+	c.closeBy(byClient, mqtt.Success)
 	return errGone
 }

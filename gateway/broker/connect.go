@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"time"
 	"unicode"
@@ -49,8 +50,10 @@ func (c *conn) connect(ctx context.Context) bool {
 	}
 	present, code, why := c.decide(login, req)
 	if code != mqtt.Success {
-		c.b.rarely.log(c.b.log.Warn, "client refused", "remote", c.remote, "client", req.ClientID,
-			"code", code, "reason", why)
+		if why != "" {
+			c.b.tell(slog.LevelWarn, eventRefused, "client refused", "remote", c.remote, "client", short(req.ClientID),
+				"identity", c.id.Name, "code", code.String(), "reason", why)
+		}
 		c.send(&mqtt.Connack{Version: c.version, Code: code})
 		return false
 	}
@@ -97,7 +100,7 @@ func (c *conn) refuseHandshake(err error) {
 		return
 	}
 	c.b.stats.authFailures.Add(1)
-	c.b.rarely.log(c.b.log.Warn, "TLS handshake refused", "remote", c.remote, "error", err)
+	c.b.tell(slog.LevelWarn, eventLoginFailed, "TLS handshake refused", "remote", c.remote, "reason", "certificate", "error", err)
 }
 
 // refuseUnread answers what was not a CONNECT that can be read.
@@ -118,7 +121,8 @@ func (c *conn) refuseUnread(err error) {
 	}
 }
 
-// decide answers a CONNECT. After Success the session is the connection's.
+// decide answers a CONNECT. After Success the session is the connection's. why
+// is for the log; empty: it is told already.
 func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, code mqtt.ReasonCode, why string) {
 	if req.AuthMethod != "" {
 		return false, mqtt.BadAuthenticationMethod, "no authentication method is offered" // [MQTT-4.12.0-1]
@@ -131,8 +135,8 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 	}
 	id, err := c.authenticate(ctx, req)
 	if err != nil {
-		c.b.stats.authFailures.Add(1)
-		return false, mqtt.NotAuthorized, err.Error()
+		c.loginFailed(req.ClientID, err)
+		return false, mqtt.NotAuthorized, ""
 	}
 	c.id = id
 	if !c.b.door.pass(c.remote) {
@@ -193,8 +197,10 @@ func (c *conn) authenticate(ctx context.Context, req *mqtt.Connect) (access.Iden
 	}
 	if as := c.listener.AnonymousAs; as != "" && c.remote.IsLoopback() &&
 		!creds.HasUsername && !creds.HasPassword && creds.Certificate == nil {
+		c.proof = "anonymous"
 		return access.Identity{Name: as}, nil
 	}
+	c.proof = proofOf(&creds)
 	id, err := c.b.access.Authenticate(ctx, creds)
 	if err == nil && id.Name == "" {
 		err = errors.New("it has no identity")
@@ -227,7 +233,7 @@ func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, ass
 		c.framed.trust(l.PacketSize)
 	}
 	c.readBy(time.Time{})
-	c.b.log.Debug("client connected", "client", req.ClientID, "identity", c.id.Name, "remote", c.remote, "present", present)
+	c.tellConnect(present)
 	c.session.conn.Store(c)
 	if c.session.reader != nil {
 		c.delivery.start(ctx, c)

@@ -23,7 +23,7 @@ func (b *Broker) listen(ctx context.Context) ([]net.Listener, error) {
 			return nil, fmt.Errorf("%w: free the address or choose another under broker.listeners", err)
 		}
 		if l.TLS == nil {
-			b.log.Warn("serving MQTT in plaintext on this machine only", "address", ln.Addr())
+			b.log.Warn("serving MQTT in plaintext on this machine only", "address", ln.Addr().String())
 		}
 		lns = append(lns, ln)
 		b.addrs = append(b.addrs, ln.Addr())
@@ -49,7 +49,7 @@ func (b *Broker) accept(ctx context.Context, l *Listener, ln net.Listener, clien
 				return
 			}
 			b.stats.acceptErrors.Add(1)
-			b.rarely.log(b.log.Error, "accept: no new clients until this is over", "address", ln.Addr(), "error", err)
+			b.rarely.log(b.log.Error, "accept: no new clients until this is over", "address", ln.Addr().String(), "error", err)
 			pause = min(max(2*pause, minAcceptPause), maxAcceptPause)
 			if !wait(ctx, pause) {
 				return

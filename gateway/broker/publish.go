@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -170,7 +171,7 @@ func (b *Broker) verdict(from access.Identity, m *storequeue.Message) mqtt.Reaso
 
 func (b *Broker) denied(id access.Identity, action access.Action, topic string) {
 	b.stats.denied.Add(1)
-	b.rarely.log(b.log.Warn, "denied: no rule allows it", "identity", id.Name, "action", action, "topic", topic)
+	b.tell(slog.LevelWarn, eventDenied, "denied: no rule allows it", "identity", id.Name, "action", action.String(), "topic", short(topic))
 }
 
 // refuse answers a PUBLISH that is not taken. QoS 0 has no answer and is

@@ -88,7 +88,9 @@ func (b *Broker) claim(ctx context.Context, clientID, owner string, c *conn) (s 
 		holder, free := s.holder, s.free
 		b.mu.Unlock()
 		if holder != nil {
-			holder.close(mqtt.SessionTakenOver)
+			if holder.close(mqtt.SessionTakenOver) {
+				c.tellTakeover(holder, clientID)
+			}
 		}
 		select {
 		case <-free:

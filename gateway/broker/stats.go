@@ -1,10 +1,6 @@
 package broker
 
-import (
-	"sync"
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // Stats is a snapshot for people and metrics. All but the first four only grow.
 type Stats struct {
@@ -56,49 +52,4 @@ func (b *Broker) Stats() Stats {
 	s.Subscriptions = b.subs.len()
 	s.Retained = b.retained.len()
 	return s
-}
-
-// A throttle lets through what strangers can make us say: a few lines a second
-// of each kind, and how many were left out.
-type throttle struct {
-	mu    sync.Mutex // covers kinds
-	kinds map[string]*quiet
-}
-
-type quiet struct {
-	since time.Time
-	said  int
-	left  int
-}
-
-const saidPerSecond = 5
-
-// log calls write with msg and args unless too much of the kind msg was said.
-// msg must be a constant: there is an entry for each.
-func (t *throttle) log(write func(string, ...any), msg string, args ...any) {
-	t.mu.Lock()
-	if t.kinds == nil {
-		t.kinds = map[string]*quiet{}
-	}
-	q := t.kinds[msg]
-	if q == nil {
-		q = &quiet{}
-		t.kinds[msg] = q
-	}
-	now := time.Now()
-	if now.Sub(q.since) >= time.Second {
-		q.since, q.said = now, 0
-	}
-	q.said++
-	if q.said > saidPerSecond {
-		q.left++
-		t.mu.Unlock()
-		return
-	}
-	if q.left > 0 {
-		args = append(args, "left_out_before", q.left)
-		q.left = 0
-	}
-	t.mu.Unlock()
-	write(msg, args...)
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -88,6 +89,7 @@ func (b *Broker) settleSweep(ended []*session, wills []*will) {
 			b.letGo(s)
 			continue
 		}
+		b.tell(slog.LevelInfo, eventExpired, "session expired", "client", s.clientID, "identity", s.owner)
 		b.drop(s)
 	}
 }
