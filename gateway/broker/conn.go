@@ -78,21 +78,36 @@ func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
 }
 
 // serve is the connection's life. It ends when the client goes, breaks a rule
-// or lets a deadline pass, or when close is called.
-func (c *conn) serve(ctx context.Context) {
+// or lets a deadline pass, or when close is called. Logging in takes more stack
+// than all that follows, and a goroutine keeps what it once had: the client that
+// is in goes on in one of its own, which clients counts too.
+func (c *conn) serve(ctx context.Context, clients *sync.WaitGroup) {
 	c.b.mu.Lock()
 	c.b.conns[c] = struct{}{}
 	c.b.mu.Unlock()
-	defer c.hangUp()
-	defer c.leave()
+	if !c.login(ctx) {
+		c.over()
+		return
+	}
+	clients.Go(func() {
+		defer c.over()
+		defer c.survive()
+		c.readLoop(ctx)
+	})
+}
+
+func (c *conn) login(ctx context.Context) (in bool) {
 	defer c.survive()
 	if ctx.Err() != nil { // accepted while Run was ending
 		c.close(mqtt.ServerShuttingDown)
-		return
+		return false
 	}
-	if c.connect(ctx) {
-		c.readLoop(ctx)
-	}
+	return c.connect(ctx)
+}
+
+func (c *conn) over() {
+	defer c.hangUp()
+	c.leave()
 }
 
 // survive ends a panic where it began: a defect of ours costs one connection,

@@ -20,9 +20,7 @@ import (
 // of accept, however the bytes trickle.
 func (c *conn) connect(ctx context.Context) bool {
 	deadline := c.accepted.Add(c.limits.Connect)
-	login, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
-	if err := c.handshake(login); err != nil {
+	if err := c.handshake(); err != nil {
 		c.refuseHandshake(err)
 		return false
 	}
@@ -48,6 +46,8 @@ func (c *conn) connect(ctx context.Context) bool {
 		assigned = "auto-" + rand.Text() // [MQTT-3.1.3-6]
 		req.ClientID = assigned
 	}
+	login, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	present, code, why := c.decide(login, req)
 	if code != mqtt.Success {
 		if why != "" {
@@ -62,13 +62,16 @@ func (c *conn) connect(ctx context.Context) bool {
 }
 
 // handshake does TLS. How many do it at a time is bounded by limits.PreLogin.
-func (c *conn) handshake(ctx context.Context) error {
+// Deadlines end it, and close, but no context: that would cost a silent socket
+// a second goroutine.
+func (c *conn) handshake() error {
 	if c.tls == nil {
 		return nil
 	}
-	ctx, cancel := context.WithDeadline(ctx, c.accepted.Add(c.limits.Handshake))
-	defer cancel()
-	return c.tls.HandshakeContext(ctx)
+	deadline := c.accepted.Add(c.limits.Handshake)
+	c.readBy(deadline)
+	c.tls.SetWriteDeadline(deadline) // the outbox sets its own
+	return c.tls.Handshake()
 }
 
 // upgrade makes a WebSocket of the connection if the listener is for those.

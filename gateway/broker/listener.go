@@ -58,7 +58,7 @@ func (b *Broker) accept(ctx context.Context, l *Listener, ln net.Listener, clien
 		}
 		pause = 0
 		if c := b.admit(l, nc); c != nil {
-			clients.Go(func() { c.serve(ctx) })
+			clients.Go(func() { c.serve(ctx, clients) })
 		}
 	}
 }

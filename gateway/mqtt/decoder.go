@@ -3,7 +3,8 @@ package mqtt
 import "io"
 
 const (
-	minBuffer  = 2 << 10  // what an idle connection costs
+	idleBuffer = 256      // what an idle connection reads into
+	minBuffer  = 2 << 10  // what one reads into that has something to say
 	keptBuffer = 16 << 10 // what a busy connection may keep between packets
 	quietReads = 16       // small reads in a row after which a kept buffer goes
 	maxSize    = 5 + 268_435_455
@@ -21,6 +22,8 @@ type Decoder struct {
 	start, end int
 	full       bool // the last network read filled the buffer
 	quiet      int  // network reads in a row that used little of it
+
+	idle [idleBuffer]byte
 
 	in      body
 	publish Publish
@@ -139,24 +142,33 @@ func (d *Decoder) release() {
 		return
 	}
 	d.start, d.end = 0, 0
-	if size := len(d.buf); size > keptBuffer || size > minBuffer && d.quiet >= quietReads {
+	if size := len(d.buf); size > keptBuffer || size > minBuffer && d.quiet >= quietReads || d.quiet > 1 && size == minBuffer {
 		d.buf, d.quiet, d.full = nil, 0, false
 	}
 }
 
+// grow gives a larger buffer for what has arrived.
+func (d *Decoder) grow() {
+	if len(d.buf) == 0 {
+		d.buf = d.idle[:]
+	} else {
+		d.buf = make([]byte, max(minBuffer, 2*len(d.buf)))
+	}
+}
+
 // receive reads once from the network, behind what has arrived. The buffer
-// doubles when a packet has filled it, or the peer sends faster than it holds.
+// grows when a packet has filled it, or the peer sends faster than it holds.
 func (d *Decoder) receive() error {
 	arrived := d.buf[d.start:d.end]
 	if size := len(d.buf); len(arrived) == size || d.full && size < keptBuffer {
-		d.buf = make([]byte, max(minBuffer, 2*size))
+		d.grow()
 	}
 	d.start, d.end = 0, copy(d.buf, arrived)
 	for range 100 {
 		n, err := d.r.Read(d.buf[d.end:])
 		d.end += n
 		d.full = d.end == len(d.buf)
-		if d.quiet++; n > len(d.buf)/8 {
+		if d.quiet++; d.full || n > max(idleBuffer, len(d.buf)/8) {
 			d.quiet = 0
 		}
 		switch {

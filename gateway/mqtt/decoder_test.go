@@ -130,9 +130,48 @@ func TestBusyBufferIsKeptAndGivenBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := d.Read(); err != io.EOF || len(d.buf) > minBuffer {
+	if _, err := d.Read(); err != io.EOF || len(d.buf) > idleBuffer {
 		t.Errorf("a quiet connection keeps %d bytes, %v", len(d.buf), err)
 	}
+}
+
+// Small packets, now and then, need no buffer in between. One that does not fit
+// is waited for with a buffer that it fits into.
+func TestBufferOfNowAndThen(t *testing.T) {
+	for _, tt := range []struct{ first, next, want int }{
+		{0, 0, idleBuffer},
+		{2 * idleBuffer, 0, idleBuffer},
+		{2 * idleBuffer, 2 * idleBuffer, minBuffer},
+	} {
+		r := &dripping{packets: [][]byte{mustAppend(t, V5, &Publish{Topic: []byte("a"), Payload: make([]byte, tt.first)})}}
+		for range 3 {
+			r.packets = append(r.packets, mustAppend(t, V5, &Publish{Topic: []byte("a"), Payload: make([]byte, tt.next)}))
+		}
+		d := NewDecoder(r, 0)
+		d.SetVersion(V5)
+		for range 4 {
+			if _, err := d.Read(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := d.Read(); err != io.EOF || len(d.buf) != tt.want {
+			t.Errorf("%+v: waits with a buffer of %d bytes, %v", tt, len(d.buf), err)
+		}
+	}
+}
+
+// A dripping reader has the next packet when the last one was read.
+type dripping struct{ packets [][]byte }
+
+func (r *dripping) Read(b []byte) (int, error) {
+	if len(r.packets) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, r.packets[0])
+	if r.packets[0] = r.packets[0][n:]; len(r.packets[0]) == 0 {
+		r.packets = r.packets[1:]
+	}
+	return n, nil
 }
 
 func TestBuffered(t *testing.T) {
