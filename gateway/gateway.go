@@ -289,14 +289,23 @@ func (g *Gateway) announce(ctx context.Context) error {
 	}
 	g.log.Info("ready", "gateway", g.cfg.Gateway.ID, "version", g.opt.Version, "devices", len(g.devices), "links", len(g.links))
 	g.tellSystemd("READY=1")
-	watchdog(ctx, func() error {
-		if g.queue.Err() != nil {
-			return nil // systemd may draw its conclusions
-		}
-		return notify("WATCHDOG=1") // a full disk is no reason to restart
-	})
+	watchdog(ctx, g.feed)
 	g.tellSystemd("STOPPING=1")
 	return nil
+}
+
+// feed keeps systemd's watchdog quiet while the disk does its work. A full disk
+// is no reason to restart; one that failed, or that has not finished a commit
+// within patience, is: systemd draws its conclusions.
+func (g *Gateway) feed(patience time.Duration) error {
+	if g.queue.Err() != nil {
+		return nil
+	}
+	if busy := g.queue.Busy(); busy > patience {
+		g.log.Error("the disk hangs: nothing is acknowledged, and systemd is not told that the gateway is well", "for", busy.Round(time.Second))
+		return nil
+	}
+	return notify("WATCHDOG=1")
 }
 
 func (g *Gateway) tellSystemd(state string) {

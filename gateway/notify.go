@@ -26,19 +26,21 @@ func notify(state string) error {
 	return nil
 }
 
-// watchdog calls feed at half the interval of systemd's watchdog until ctx ends.
-func watchdog(ctx context.Context, feed func() error) {
+// watchdog calls feed at half the interval of systemd's watchdog, which is what
+// feed is told, until ctx ends.
+func watchdog(ctx context.Context, feed func(time.Duration) error) {
 	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if err != nil || usec <= 0 { // nobody watches
 		<-ctx.Done()
 		return
 	}
-	tick := time.NewTicker(time.Duration(usec) * time.Microsecond / 2)
+	half := time.Duration(usec) * time.Microsecond / 2
+	tick := time.NewTicker(half)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			feed() // an error passes, or systemd restarts us
+			feed(half) // an error passes, or systemd restarts us
 		case <-ctx.Done():
 			return
 		}

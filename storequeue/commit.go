@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"sync"
 	"syscall"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -124,7 +125,12 @@ func (q *Queue) commitLoop() {
 		if b == nil {
 			return
 		}
+		began := time.Now()
+		q.busy.Store(int64(began.Sub(q.born)))
 		first, err := q.commit(b)
+		if q.cfg.Committed != nil && err == nil {
+			q.cfg.Committed(len(b.entries), time.Since(began))
+		}
 		for i := range b.entries {
 			if err != nil {
 				b.entries[i].done(0, err)
@@ -132,9 +138,20 @@ func (q *Queue) commitLoop() {
 				b.entries[i].done(first+uint64(i), nil)
 			}
 		}
+		q.busy.Store(0)
 		b.reset()
 		spare = b
 	}
+}
+
+// Busy is for how long the committer has been at its batch, 0 while it waits
+// for work. A disk that hangs, without an error, shows here.
+func (q *Queue) Busy() time.Duration {
+	since := q.busy.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(q.born) - time.Duration(since)
 }
 
 // commit puts a batch on disk, or explains why none of it is there.

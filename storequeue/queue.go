@@ -26,6 +26,10 @@ type Config struct {
 	MinFree     int64        // bytes to leave free on the disk; default none
 	MustExist   bool         // a missing queue is ErrMissing instead of a fresh start
 	Logger      *slog.Logger // default: discard
+
+	// Committed is told of each commit: how many messages, and how long it took.
+	// The committer calls it; it must be quick. Nil: nobody.
+	Committed func(messages int, took time.Duration)
 }
 
 const (
@@ -47,6 +51,9 @@ type Queue struct {
 	damaged   atomic.Uint64
 
 	filling filling // what waits for the next commit
+
+	born time.Time
+	busy atomic.Int64 // when the committer took its batch, nanoseconds after born; 0: it waits for work
 
 	// segMu covers segments, their counts and the readers. It is never held
 	// over a commit.
@@ -88,6 +95,7 @@ func Open(dir string, cfg Config) (*Queue, error) {
 		readers: map[ReaderID]*Reader{}, names: map[string]*Reader{}, lastTemp: firstTemp,
 		fault: faultState{ch: make(chan struct{})},
 		stop:  make(chan struct{}),
+		born:  time.Now().Add(-1), // so that busy is never 0 by chance
 	}
 	q.filling.init()
 	if err := q.open(); err != nil {
