@@ -56,7 +56,12 @@ var (
 type LockoutError struct {
 	User string // "(not a user name)" for what cannot be one
 	For  time.Duration
-	err  error
+
+	// Address says that not the user alone is locked out there, but whoever
+	// comes from that address with a password.
+	Address bool
+
+	err error
 }
 
 func (e *LockoutError) Error() string { return fmt.Sprintf("%v, now locked for %v", e.err, e.For) }

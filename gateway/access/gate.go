@@ -90,7 +90,7 @@ func (g *Gate) Authenticate(ctx context.Context, c Credentials) (Identity, error
 		id = Identity{Name: name, Roles: certificateRoles(cfg.Certificates, name), proof: byCertificate}
 	}
 	if c.HasUsername || c.HasPassword {
-		return g.password(ctx, c, cfg.Lockout)
+		return g.password(ctx, c, newPair(c.Remote, id.Name, c.Username), cfg.Lockout)
 	}
 	if id.Name == "" {
 		return Identity{}, ErrNoCredentials
@@ -98,8 +98,8 @@ func (g *Gate) Authenticate(ctx context.Context, c Credentials) (Identity, error
 	return id, nil
 }
 
-func (g *Gate) password(ctx context.Context, c Credentials, limit Lockout) (Identity, error) {
-	a := &attempt{gate: g, credentials: c, limit: limit}
+func (g *Gate) password(ctx context.Context, c Credentials, who pair, limit Lockout) (Identity, error) {
+	a := &attempt{gate: g, who: who, limit: limit}
 	if err := a.admit(); err != nil {
 		return Identity{}, a.explain(err)
 	}
@@ -111,40 +111,45 @@ func (g *Gate) password(ctx context.Context, c Credentials, limit Lockout) (Iden
 	if err != nil {
 		return Identity{}, a.explain(err)
 	}
-	g.locks.succeeded(c.Remote, c.Username)
+	g.locks.succeeded(who)
 	return Identity{Name: user.Name, Roles: user.Roles, proof: byPassword}, nil
 }
 
 // An attempt is one password login under the lockout.
 type attempt struct {
-	gate        *Gate
-	credentials Credentials
-	limit       Lockout
-	lockedFor   time.Duration // by this failure
+	gate      *Gate
+	who       pair
+	limit     Lockout
+	lockedFor time.Duration // by this failure
+	whole     bool          // it locked the address
 }
 
 func (a *attempt) admit() error {
-	if a.gate.locks.locked(a.credentials.Remote, a.credentials.Username) {
+	if a.gate.locks.locked(a.who) {
 		return ErrLocked
 	}
 	return nil
 }
 
 func (a *attempt) failed() {
-	a.lockedFor = a.gate.locks.failed(a.credentials.Remote, a.credentials.Username, a.limit)
+	user, address := a.gate.locks.failed(a.who, a.limit)
+	a.lockedFor, a.whole = max(user, address), address > 0
+}
+
+// name is the user's for the log. What is not a user's name may be a password
+// in the wrong field and is not told.
+func (a *attempt) name() string {
+	if a.who.user == "" {
+		return "(not a user name)"
+	}
+	return a.who.user
 }
 
 // explain adds for the log who it was and whether it was one failure too many.
-// What is not a user's name may be a password in the wrong field and is not
-// told.
 func (a *attempt) explain(err error) error {
-	name := a.credentials.Username
-	if !plainName(name) {
-		name = "(not a user name)"
-	}
-	err = fmt.Errorf("%w: user %s", err, name)
+	err = fmt.Errorf("%w: user %s", err, a.name())
 	if a.lockedFor > 0 {
-		return &LockoutError{User: name, For: a.lockedFor, err: err}
+		return &LockoutError{User: a.name(), For: a.lockedFor, Address: a.whole, err: err}
 	}
 	return err
 }

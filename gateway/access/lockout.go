@@ -41,9 +41,12 @@ type lockouts struct {
 	addresses suspects[netip.Addr]
 }
 
+// A pair is whom wrong passwords are counted for: a user at an address, or a
+// user behind a certificate, whom strangers at that address cannot lock out.
 type pair struct {
-	address netip.Addr
-	user    string
+	address     netip.Addr // none with a certificate
+	certificate string     // its identity
+	user        string
 }
 
 func newLockouts() *lockouts {
@@ -63,37 +66,41 @@ func origin(a netip.Addr) netip.Addr {
 }
 
 // newPair counts all names that no user can have as one.
-func newPair(a netip.Addr, user string) pair {
+func newPair(a netip.Addr, certificate, user string) pair {
 	if !plainName(user) {
 		user = ""
 	}
-	return pair{origin(a), user}
+	if certificate != "" {
+		return pair{certificate: certificate, user: user}
+	}
+	return pair{address: origin(a), user: user}
 }
 
-// locked reports whether a password of user from a is refused unheard.
-func (l *lockouts) locked(a netip.Addr, user string) bool {
+// locked reports whether a password is refused unheard.
+func (l *lockouts) locked(p pair) bool {
 	now := time.Now()
-	p := newPair(a, user)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pairs.locked(p, now) || l.addresses.locked(p.address, now)
+	return l.pairs.locked(p, now) || p.certificate == "" && l.addresses.locked(p.address, now)
 }
 
-// failed counts a wrong password and reports for how long that locks, 0: not.
-func (l *lockouts) failed(a netip.Addr, user string, limit Lockout) time.Duration {
+// failed counts a wrong password and reports for how long that locks the pair
+// and the whole address, 0: not.
+func (l *lockouts) failed(p pair, limit Lockout) (user, address time.Duration) {
 	now := time.Now()
-	p := newPair(a, user)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	lock := l.pairs.failed(p, now, limit)
-	limit.Failures *= addressFactor
-	return max(lock, l.addresses.failed(p.address, now, limit))
+	user = l.pairs.failed(p, now, limit)
+	if p.certificate == "" {
+		limit.Failures *= addressFactor
+		address = l.addresses.failed(p.address, now, limit)
+	}
+	return user, address
 }
 
-// succeeded forgets the failures of user from a. Those of the address stay:
+// succeeded forgets the failures of the pair. Those of the address stay:
 // knowing one password is no licence to guess others.
-func (l *lockouts) succeeded(a netip.Addr, user string) {
-	p := newPair(a, user)
+func (l *lockouts) succeeded(p pair) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.pairs, p)

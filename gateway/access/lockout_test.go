@@ -64,8 +64,12 @@ func TestLockoutOfAddresses(t *testing.T) {
 		for i := range 8 {
 			// A new address in the same /64 and a new name each time.
 			c := from(login(fmt.Sprint("user-", i), wrong), fmt.Sprintf("2001:db8::%d:1", i))
-			if _, err := g.Authenticate(t.Context(), c); !errors.Is(err, ErrBadCredentials) {
+			_, err := g.Authenticate(t.Context(), c)
+			if !errors.Is(err, ErrBadCredentials) {
 				t.Fatalf("failure %d: %v", i, err)
+			}
+			if lock := new(LockoutError); errors.As(err, &lock) != (i == 7) || i == 7 && !lock.Address {
+				t.Errorf("failure %d: %+v", i, lock)
 			}
 		}
 		for address, want := range map[string]error{"2001:db8::9": ErrLocked, "2001:db8:0:1::9": nil, "192.0.2.1": nil} {
@@ -95,17 +99,17 @@ func TestSuspectsAreBounded(t *testing.T) {
 	l := newLockouts()
 	limit := Lockout{Failures: 2}.withDefaults()
 	victim := netip.MustParseAddr("198.51.100.1")
-	l.failed(victim, "locked", limit)
-	l.failed(victim, "locked", limit)
+	l.failed(newPair(victim, "", "locked"), limit)
+	l.failed(newPair(victim, "", "locked"), limit)
 	base := netip.MustParseAddr("10.0.0.0").As4()
 	for i := range suspectsMax + 100 {
 		base[1], base[2], base[3] = byte(i>>16), byte(i>>8), byte(i)
-		l.failed(netip.AddrFrom4(base), strings.Repeat("x", i%300), limit)
+		l.failed(newPair(netip.AddrFrom4(base), "", strings.Repeat("x", i%300)), limit)
 	}
 	if len(l.pairs) > suspectsMax || len(l.addresses) > suspectsMax {
 		t.Errorf("%d pairs, %d addresses", len(l.pairs), len(l.addresses))
 	}
-	if !l.locked(victim, "locked") {
+	if !l.locked(newPair(victim, "", "locked")) {
 		t.Error("a flood of names opened a lock")
 	}
 }
@@ -151,6 +155,44 @@ func TestWaitingGuessesMeetTheLock(t *testing.T) {
 		}
 		if heard != 3 {
 			t.Errorf("%d guesses were heard", heard)
+		}
+	})
+}
+
+// A stranger's wrong passwords do not lock a client out that has a certificate
+// besides; its own do.
+func TestLockoutBehindCertificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(Config{}, openUsers(t, "anna"), nil, nil)
+		try := func(password Secret, certified bool) error {
+			c := login("anna", password)
+			if certified {
+				c.Certificate = certificate("", "urn:headgate:client:press-1")
+			}
+			_, err := g.Authenticate(t.Context(), c)
+			return err
+		}
+		var locks []LockoutError
+		for range 20 {
+			var lock *LockoutError
+			if errors.As(try(wrong, false), &lock) {
+				locks = append(locks, LockoutError{User: lock.User, For: lock.For, Address: lock.Address})
+			}
+		}
+		if len(locks) != 1 || locks[0] != (LockoutError{User: "anna", For: 5 * time.Minute}) {
+			t.Errorf("one lockout begins: %+v", locks)
+		}
+		if err := try(right, false); !errors.Is(err, ErrLocked) {
+			t.Errorf("without a certificate: %v", err)
+		}
+		if err := try(right, true); err != nil {
+			t.Errorf("with a certificate: %v", err)
+		}
+		for range 5 {
+			_ = try(wrong, true)
+		}
+		if err := try(right, true); !errors.Is(err, ErrLocked) {
+			t.Errorf("with a certificate and too many wrong passwords: %v", err)
 		}
 	})
 }

@@ -284,7 +284,7 @@ func (lockless) failed()      {}
 
 func (u *Users) verify(ctx context.Context, name string, password Secret, g guard) (User, error) {
 	// What was sent decides here, not who exists, so answering at once tells nothing.
-	if !plainName(name) || len(password) == 0 || len(password) > maxPasswordBytes {
+	if CheckName(name) != nil || len(password) == 0 || len(password) > maxPasswordBytes {
 		g.failed()
 		return User{}, ErrBadCredentials
 	}

@@ -95,7 +95,7 @@ func (c *conn) loginFailed(clientID string, err error) {
 	c.b.tell(slog.LevelWarn, eventLoginFailed, "client refused", "remote", c.remote, "client", short(clientID), "reason", loginReason(err), "error", err)
 	var lock *access.LockoutError
 	if errors.As(err, &lock) {
-		c.b.tell(slog.LevelWarn, eventLockout, "locked out after too many wrong passwords", "remote", c.remote, "user", lock.User, "seconds", lock.For.Seconds())
+		c.b.tell(slog.LevelWarn, eventLockout, "locked out after too many wrong passwords", "remote", c.remote, "user", lock.User, "address", lock.Address, "seconds", lock.For.Seconds())
 	}
 }
 
