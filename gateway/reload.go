@@ -86,7 +86,8 @@ func brokerLimits(cfg *config.Config) broker.Limits {
 	return broker.Limits{
 		Connections: l.Connections, ConnectionsPerIP: l.ConnectionsPerIP, PacketSize: l.PacketSize,
 		ReceiveMaximum: l.ReceiveMaximum, TopicLevels: l.TopicLevels, Subscriptions: l.Subscriptions,
-		SessionExpiry: l.SessionExpiry, KeepAlive: l.KeepAlive, Retained: l.Retained,
+		SessionExpiry: l.SessionExpiry, KeepAlive: l.KeepAlive, Retained: l.Retained, PublishRate: l.PublishRate,
+		AllSubscriptions: l.AllSubscriptions, Sessions: l.Sessions, SessionsPerUser: l.SessionsPerUser, OutboxTotal: l.OutboxTotal,
 	}
 }
 

@@ -67,6 +67,7 @@ type Broker struct {
 	ledger   ledger
 	before   uint64 // the log's end when the gateway started: up to there, anything may have been sent before
 	door     door
+	outboxes budget
 	stats    counters
 
 	publications sync.Pool // of *publication
@@ -77,6 +78,7 @@ type Broker struct {
 
 	mu        sync.Mutex // covers the fields below and what session says; held for moments
 	sessions  map[string]*session
+	owners    map[string]int // sessions by the owner's name
 	conns     map[*conn]struct{}
 	nextSweep time.Time
 }
@@ -100,6 +102,7 @@ func New(cfg Config) (*Broker, error) {
 		ready:    make(chan struct{}),
 		sooner:   make(chan struct{}, 1),
 		sessions: map[string]*session{},
+		owners:   map[string]int{},
 		conns:    map[*conn]struct{}{},
 	}
 	if b.log == nil {
@@ -108,6 +111,7 @@ func New(cfg Config) (*Broker, error) {
 	b.SetLimits(cfg.Limits)
 	b.before = b.queue.Stats().Last
 	b.door.init(&b.limits)
+	b.outboxes.limits, b.outboxes.hits = &b.limits, &b.stats.hits
 	if err := b.restoreRetained(); err != nil {
 		return nil, fmt.Errorf("restore retained messages: %w", err)
 	}

@@ -70,7 +70,7 @@ func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
 	}
 	c := &conn{
 		b: b, listener: l, raw: raw, nc: nc, tls: secured, framed: frames, remote: addrOf(raw), accepted: time.Now(),
-		dec: mqtt.NewDecoder(nc, limits.ConnectSize), out: newOutbox(nc, raw, limits), limits: limits,
+		dec: mqtt.NewDecoder(nc, limits.ConnectSize), out: newOutbox(nc, raw, limits, &b.outboxes), limits: limits,
 		quit: make(chan struct{}),
 	}
 	c.answers.init(c)
@@ -188,6 +188,7 @@ func (c *conn) readBy(t time.Time) {
 // gather is closed.
 func (c *conn) send(p mqtt.Packet) {
 	if !c.out.packet(p) {
+		c.b.stats.hits.add(c.out.decided())
 		c.close(mqtt.QuotaExceeded)
 	}
 }
@@ -226,6 +227,7 @@ func (c *conn) end(err error) {
 	case c.closed():
 	case errors.As(err, &broken):
 		c.b.stats.protocolErrors.Add(1)
+		c.b.stats.hits.broken(broken.Code, limitPacketSize)
 		c.b.rarely.log(c.b.log.Warn, "client broke the protocol", "client", c.clientID(), "identity", c.id.Name,
 			"remote", c.remote, "error", broken)
 		c.close(broken.Code)

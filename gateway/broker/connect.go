@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 	"unicode"
 
@@ -26,8 +27,7 @@ func (c *conn) connect(ctx context.Context) bool {
 	}
 	c.readBy(deadline)
 	if err := c.upgrade(deadline); err != nil {
-		c.b.stats.protocolErrors.Add(1)
-		c.b.rarely.log(c.b.log.Warn, "WebSocket refused", "remote", c.remote, "error", err)
+		c.refuseUpgrade(err)
 		return false
 	}
 	p, err := c.dec.Read()
@@ -98,6 +98,9 @@ func (c *conn) trusted() bool {
 func (c *conn) refuseHandshake(err error) {
 	var network net.Error
 	var notTLS tls.RecordHeaderError
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.b.stats.hits.add(limitHandshake)
+	}
 	if errors.As(err, &network) || errors.As(err, &notTLS) || errors.Is(err, io.EOF) {
 		c.b.rarely.log(c.b.log.Info, "TLS handshake broken off", "remote", c.remote, "error", err)
 		return
@@ -106,12 +109,29 @@ func (c *conn) refuseHandshake(err error) {
 	c.b.tell(slog.LevelWarn, eventLoginFailed, "TLS handshake refused", "remote", c.remote, "reason", "certificate", "error", err)
 }
 
+// refuseUpgrade tells a request that is wrong from a peer that went away.
+func (c *conn) refuseUpgrade(err error) {
+	var network net.Error
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.b.stats.hits.add(limitConnect)
+	case errors.As(err, &network), errors.Is(err, io.EOF):
+	default:
+		c.b.stats.protocolErrors.Add(1)
+		c.b.rarely.log(c.b.log.Warn, "WebSocket refused", "remote", c.remote, "error", err)
+	}
+}
+
 // refuseUnread answers what was not a CONNECT that can be read.
 func (c *conn) refuseUnread(err error) {
 	var broken *mqtt.Error
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.b.stats.hits.add(limitConnect)
+	}
 	if !errors.As(err, &broken) {
 		return
 	}
+	c.b.stats.hits.broken(broken.Code, limitConnectSize)
 	c.b.stats.protocolErrors.Add(1)
 	c.b.rarely.log(c.b.log.Warn, "unreadable CONNECT", "remote", c.remote, "error", broken)
 	if broken.Code == mqtt.ClientIdentifierNotValid && c.dec.Version() == mqtt.V311 { // [MQTT-3.1.3-8] of 3.1.1
@@ -131,6 +151,7 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 		return false, mqtt.BadAuthenticationMethod, "no authentication method is offered" // [MQTT-4.12.0-1]
 	}
 	if !validClientID(req.ClientID) {
+		c.b.stats.hits.add(limitClientID)
 		return false, mqtt.ClientIdentifierNotValid, "a client id has 1 to 128 printable characters" // [MQTT-3.1.3-8]
 	}
 	if !c.agreeKeepAlive(req) {
@@ -142,7 +163,8 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 		return false, mqtt.NotAuthorized, ""
 	}
 	c.id = id
-	if !c.b.door.pass(c.remote) {
+	if full := c.b.door.pass(c.remote); full != limitNone {
+		c.b.stats.hits.add(full)
 		return false, mqtt.QuotaExceeded, "too many connections; see broker.limits"
 	}
 	c.passed = true
@@ -156,6 +178,9 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 	switch {
 	case errors.Is(err, errNotOwner):
 		return false, mqtt.ClientIdentifierNotValid, err.Error()
+	case errors.Is(err, errTooManySess):
+		c.will = nil
+		return false, mqtt.QuotaExceeded, err.Error()
 	case err != nil:
 		c.will = nil
 		return false, mqtt.ServerBusy, err.Error()

@@ -222,7 +222,7 @@ func TestSharedSubscription(t *testing.T) {
 
 func TestPaceLimitsPublishing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &conn{limits: &Limits{PublishRate: 10}, quit: make(chan struct{})}
+		c := &conn{b: &Broker{}, limits: &Limits{PublishRate: 10}, quit: make(chan struct{})}
 		began := time.Now()
 		for range 30 {
 			c.pace.wait(t.Context(), c)

@@ -12,11 +12,13 @@ type Limits struct {
 	PublishRate      int           // messages a second of one client; beyond it the client is read more slowly; default unlimited
 	TopicLevels      int           // of topics and filters; default 16
 	Subscriptions    int           // of one client; default 1,000
+	AllSubscriptions int           // of all clients; default 200,000
 	SessionExpiry    time.Duration // the longest a session outlives its connection; default 7 days
 	KeepAlive        time.Duration // the longest that a client may choose, rounded up to seconds, at most 65,535; default: any, and none
 	Sessions         int           // connected or waiting for their client; default 20,000
+	SessionsPerUser  int           // of one identity; default 1,000
 	Retained         int           // messages; default 100,000
-	RetainedBytes    int64         // of topics and payloads together; default 64 MiB
+	RetainedBytes    int64         // of topics, payloads and properties together; default 64 MiB
 
 	PreLogin      int           // sockets that have not logged in; default 256
 	PreLoginPerIP int           // of one address; default 16
@@ -25,6 +27,7 @@ type Limits struct {
 	Connect       time.Duration // from accept to a whole CONNECT; default 10 s
 	Write         time.Duration // for 64 KiB to leave; default 10 s
 	Outbox        int           // bytes that wait for one client's socket; default 256 KiB
+	OutboxTotal   int64         // for all sockets together: as it fills, each may have less; default 64 MiB
 	Aliases       int           // topic aliases a client may set, and is sent if it can take them; default 16
 }
 
@@ -36,9 +39,11 @@ func (l Limits) withDefaults() Limits {
 	l.ReceiveMaximum = min(l.ReceiveMaximum, 65_535)
 	fill(&l.TopicLevels, 16)
 	fill(&l.Subscriptions, 1_000)
+	fill(&l.AllSubscriptions, 200_000)
 	fill(&l.SessionExpiry, 7*24*time.Hour)
 	l.KeepAlive = min((l.KeepAlive + time.Second - 1).Truncate(time.Second), 65_535*time.Second)
 	fill(&l.Sessions, 20_000)
+	fill(&l.SessionsPerUser, 1_000)
 	fill(&l.Retained, 100_000)
 	fill(&l.RetainedBytes, 64<<20)
 	fill(&l.PreLogin, 256)
@@ -48,6 +53,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Connect, 10*time.Second)
 	fill(&l.Write, 10*time.Second)
 	fill(&l.Outbox, 256<<10)
+	fill(&l.OutboxTotal, 64<<20)
 	fill(&l.Aliases, 16)
 	return l
 }
@@ -61,6 +67,7 @@ func fill[T int | int64 | time.Duration](v *T, def T) {
 const (
 	maxClientID = 128             // bytes
 	maxTopic    = 4096            // bytes of a topic or a filter
+	maxFilters  = 1000            // of one SUBSCRIBE, unless a client may have more subscriptions
 	maxReplay   = 1000            // messages waiting for a session, from which it gets no more retained ones
 	lingerTime  = time.Second     // a closing connection's last words
 	stopTime    = 2 * time.Second // from the end of Run's context to the last socket closed

@@ -66,8 +66,9 @@ func (b *Broker) accept(ctx context.Context, l *Listener, ln net.Listener, clien
 // admit makes a connection of a socket, or closes it when there are too many.
 func (b *Broker) admit(l *Listener, raw net.Conn) *conn {
 	addr := addrOf(raw)
-	if !b.door.enter(addr) {
+	if full := b.door.enter(addr); full != limitNone {
 		b.stats.refusedSockets.Add(1)
+		b.stats.hits.add(full)
 		raw.Close()
 		return nil
 	}
@@ -124,39 +125,41 @@ func (t *tally) add(addr netip.Addr, n int) {
 	}
 }
 
-func (t *tally) full(addr netip.Addr, all, each int) bool {
-	return t.all >= all || t.of[addr] >= each
-}
-
 func (d *door) init(l *atomic.Pointer[Limits]) {
 	d.limits = l
 	d.waiting.of = map[netip.Addr]int{}
 	d.inside.of = map[netip.Addr]int{}
 }
 
-// enter lets a socket wait at the door if there is room for it.
-func (d *door) enter(addr netip.Addr) bool {
+// enter lets a socket wait at the door, or tells the limit that keeps it out.
+func (d *door) enter(addr netip.Addr) limit {
 	l := d.limits.Load()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.waiting.full(addr, l.PreLogin, l.PreLoginPerIP) {
-		return false
+	switch {
+	case d.waiting.of[addr] >= l.PreLoginPerIP:
+		return limitPreLoginPerIP
+	case d.waiting.all >= l.PreLogin:
+		return limitPreLogin
 	}
 	d.waiting.add(addr, 1)
-	return true
+	return limitNone
 }
 
-// pass lets one that waited inside if there is room for it.
-func (d *door) pass(addr netip.Addr) bool {
+// pass lets one that waited inside, or tells the limit that keeps it out.
+func (d *door) pass(addr netip.Addr) limit {
 	l := d.limits.Load()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.inside.full(addr, l.Connections, l.ConnectionsPerIP) {
-		return false
+	switch {
+	case d.inside.of[addr] >= l.ConnectionsPerIP:
+		return limitConnectionsPerIP
+	case d.inside.all >= l.Connections:
+		return limitConnections
 	}
 	d.waiting.add(addr, -1)
 	d.inside.add(addr, 1)
-	return true
+	return limitNone
 }
 
 // leave forgets a socket that entered, or one that also passed.

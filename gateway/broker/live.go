@@ -84,6 +84,7 @@ func (b *Broker) handOut(l *live, topic string) {
 			b.stats.delivered.Add(1)
 		} else {
 			b.stats.droppedSlow.Add(1)
+			b.stats.hits.add(r.c.out.decided())
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -17,6 +19,7 @@ type outbox struct {
 	raw     net.Conn // the socket under it: closed without another write
 	version mqtt.Version
 	limit   int           // bytes that may wait
+	budget  *budget       // for all outboxes
 	patient time.Duration // for one write
 	room    chan struct{} // room for one: the writer took what was there
 	flushed chan struct{} // closed when sealed and empty, or broken
@@ -40,9 +43,9 @@ const (
 	writeChunk = 64 << 10 // what one write deadline is for
 )
 
-func newOutbox(nc, raw net.Conn, l *Limits) *outbox {
+func newOutbox(nc, raw net.Conn, l *Limits, all *budget) *outbox {
 	return &outbox{
-		nc: nc, raw: raw, limit: l.Outbox, patient: l.Write,
+		nc: nc, raw: raw, limit: l.Outbox, budget: all, patient: l.Write,
 		room: make(chan struct{}, 1), flushed: make(chan struct{}),
 	}
 }
@@ -56,7 +59,7 @@ func (o *outbox) packet(p mqtt.Packet) bool {
 	if o.sealed || o.broken {
 		return true
 	}
-	if o.waiting() > 2*o.limit {
+	if o.waiting() > 2*min(o.limit, o.budget.share()) {
 		return false
 	}
 	o.put(p)
@@ -64,15 +67,17 @@ func (o *outbox) packet(p mqtt.Packet) bool {
 }
 
 // frame puts an encoded PUBLISH in if there is room for it. An empty outbox has
-// room for any packet.
+// room for any packet, unless all outboxes together have too much.
 func (o *outbox) frame(f []byte) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sealed || o.broken || o.waiting() > 0 && o.waiting()+len(f) > o.limit {
+	if o.sealed || o.broken || !o.fits(len(f)) {
 		return false
 	}
 	o.open()
+	before := len(o.pending.b)
 	o.pending.b = o.aliases.append(o.pending.b, f)
+	o.budget.used.Add(int64(len(o.pending.b) - before))
 	o.start()
 	return true
 }
@@ -84,15 +89,46 @@ func (o *outbox) frameWait(stop <-chan struct{}, f []byte) bool {
 		if o.ended() {
 			return false
 		}
-		select {
-		case <-o.room:
-		case <-o.flushed:
-			return false
-		case <-stop:
+		if !o.await(stop) {
 			return false
 		}
 	}
 	return true
+}
+
+// await returns when it is worth trying again; false: stop was closed, or
+// nothing goes in any more. With nothing in the outbox it is others who have to
+// make room, and they tell nobody.
+func (o *outbox) await(stop <-chan struct{}) bool {
+	var retry <-chan time.Time
+	if o.idle() {
+		t := time.NewTimer(starvedRetry)
+		defer t.Stop()
+		retry = t.C
+	}
+	select {
+	case <-retry:
+	case <-o.room:
+	case <-o.flushed:
+		return false
+	case <-stop:
+		return false
+	}
+	return true
+}
+
+func (o *outbox) idle() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waiting() == 0
+}
+
+// decided tells the limit that keeps frames out of the outbox.
+func (o *outbox) decided() limit {
+	if o.budget.share() < o.limit {
+		return limitOutboxTotal
+	}
+	return limitOutbox
 }
 
 // seal lets what waits leave, and last, if not nil, behind it. The socket gets
@@ -135,6 +171,14 @@ func (o *outbox) waiting() int {
 	return len(o.pending.b)
 }
 
+// fits reports whether a frame of n bytes may go in.
+func (o *outbox) fits(n int) bool {
+	if o.waiting() == 0 {
+		return n <= minShare || n <= o.budget.left()
+	}
+	return o.waiting()+n <= min(o.limit, o.budget.share())
+}
+
 func (o *outbox) open() {
 	if o.pending == nil {
 		o.pending = buffers.Get().(*buffer)
@@ -144,6 +188,7 @@ func (o *outbox) open() {
 func (o *outbox) put(p mqtt.Packet) {
 	o.open()
 	if b, err := mqtt.Append(o.pending.b, o.version, p); err == nil {
+		o.budget.used.Add(int64(len(b) - len(o.pending.b)))
 		o.pending.b = b
 	}
 	o.start()
@@ -178,11 +223,15 @@ func (o *outbox) write() {
 			return
 		}
 		err := o.send(b.b)
+		o.budget.used.Add(-int64(len(b.b)))
 		if cap(b.b) <= maxPooled {
 			b.b = b.b[:0]
 			buffers.Put(b)
 		}
 		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && !o.ended() {
+				o.budget.hits.add(limitWrite)
+			}
 			o.sever()
 			o.raw.Close() // ends the connection's read loop
 		}
@@ -195,6 +244,9 @@ func (o *outbox) take() *buffer {
 	defer o.mu.Unlock()
 	b := o.pending
 	o.pending = nil
+	if b != nil && o.broken {
+		o.budget.used.Add(-int64(len(b.b)))
+	}
 	if b == nil || o.broken {
 		o.writing = false
 		o.finish()

@@ -26,6 +26,7 @@ func (p *pace) wait(ctx context.Context, c *conn) bool {
 	if early <= 0 {
 		return true
 	}
+	c.b.stats.hits.add(limitPublishRate)
 	t := time.NewTimer(early)
 	defer t.Stop()
 	select {

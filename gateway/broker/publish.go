@@ -136,7 +136,11 @@ func (c *conn) resolve(p *mqtt.Publish) (string, error) {
 
 // refusal says why id may not publish to topic; Success: it may.
 func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
-	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.Load().TopicLevels || mqtt.CheckTopic(topic) != nil {
+	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.Load().TopicLevels {
+		b.stats.hits.add(limitTopicLevels)
+		return mqtt.TopicNameInvalid
+	}
+	if mqtt.CheckTopic(topic) != nil {
 		return mqtt.TopicNameInvalid
 	}
 	if serverOnly(topic) || !b.access.Allow(id, access.Publish, topic) {
@@ -160,8 +164,9 @@ func (b *Broker) verdict(from access.Identity, m *storequeue.Message) mqtt.Reaso
 	if code := b.refusal(from, m.Topic); code != mqtt.Success {
 		return code
 	}
-	if m.Retain && len(m.Payload) > 0 && !b.retained.hasRoom(m.Topic, len(m.Payload)) {
+	if m.Retain && len(m.Payload) > 0 && !b.retained.hasRoom(m) {
 		b.stats.refused.Add(1)
+		b.stats.hits.add(limitRetained)
 		b.rarely.log(b.log.Warn, "too many retained messages: refused; see broker.limits", "identity", from.Name, "topic", m.Topic)
 		return mqtt.QuotaExceeded
 	}

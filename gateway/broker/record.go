@@ -121,7 +121,7 @@ func (b *Broker) restoreSession(s *session, r *sessionRecord) error {
 		s.subs[sub.filter] = sub
 		b.subs.add(s, sub)
 	}
-	b.sessions[s.clientID] = s
+	b.admitSession(s)
 	return nil
 }
 

@@ -36,7 +36,11 @@ func weight(m *storequeue.Message) int64 {
 	if m == nil {
 		return 0
 	}
-	return int64(len(m.Topic) + len(m.Payload))
+	n := len(m.Topic) + len(m.Payload) + len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData)
+	for _, p := range m.Properties {
+		n += len(p.Key) + len(p.Value)
+	}
+	return int64(n)
 }
 
 func (r *retained) len() int {
@@ -47,12 +51,12 @@ func (r *retained) len() int {
 
 // hasRoom reports whether a message could be kept. Messages that wait for their
 // commit are not counted, so the limit may be passed by those.
-func (r *retained) hasRoom(topic string, size int) bool {
+func (r *retained) hasRoom(m *storequeue.Message) bool {
 	l := r.limits.Load()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	old := r.root.find(topic)
-	if r.bytes-weight(old)+int64(len(topic)+size) > l.RetainedBytes {
+	old := r.root.find(m.Topic)
+	if r.bytes-weight(old)+weight(m) > l.RetainedBytes {
 		return false
 	}
 	return old != nil || r.count < l.Retained

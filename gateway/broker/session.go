@@ -69,12 +69,13 @@ func (b *Broker) claim(ctx context.Context, clientID, owner string, c *conn) (s 
 		b.mu.Lock()
 		s = b.sessions[clientID]
 		switch {
-		case s == nil && len(b.sessions) >= b.limits.Load().Sessions:
+		case s == nil && b.sessionsFull(owner) != limitNone:
+			b.stats.hits.add(b.sessionsFull(owner))
 			b.mu.Unlock()
 			return nil, false, errTooManySess
 		case s == nil:
 			s = &session{clientID: clientID, owner: owner, free: make(chan struct{}), holder: c}
-			b.sessions[clientID] = s
+			b.admitSession(s)
 			b.mu.Unlock()
 			return s, false, nil
 		case s.owner != owner && !s.over(time.Now()):
@@ -97,6 +98,32 @@ func (b *Broker) claim(ctx context.Context, clientID, owner string, c *conn) (s 
 		case <-ctx.Done():
 			return nil, false, fmt.Errorf("take over session: %w", ctx.Err())
 		}
+	}
+}
+
+// The following are called with Broker.mu held.
+
+// sessionsFull tells the limit that keeps owner from one more session.
+func (b *Broker) sessionsFull(owner string) limit {
+	l := b.limits.Load()
+	switch {
+	case b.owners[owner] >= l.SessionsPerUser:
+		return limitSessionsPerIdentity
+	case len(b.sessions) >= l.Sessions:
+		return limitSessions
+	}
+	return limitNone
+}
+
+func (b *Broker) admitSession(s *session) {
+	b.sessions[s.clientID] = s
+	b.owners[s.owner]++
+}
+
+func (b *Broker) removeSession(s *session) {
+	delete(b.sessions, s.clientID)
+	if b.owners[s.owner]--; b.owners[s.owner] == 0 {
+		delete(b.owners, s.owner)
 	}
 }
 
@@ -124,7 +151,7 @@ func (b *Broker) drop(s *session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(s.free)
-	delete(b.sessions, s.clientID)
+	b.removeSession(s)
 }
 
 // attach gives a connection its session [MQTT-3.1.2-4] [MQTT-3.1.2-5].
@@ -192,7 +219,8 @@ func (b *Broker) replace(old *session, c *conn) *session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := &session{clientID: old.clientID, owner: c.id.Name, free: old.free, holder: c}
-	b.sessions[s.clientID] = s
+	b.removeSession(old)
+	b.admitSession(s)
 	return s
 }
 

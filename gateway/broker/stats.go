@@ -22,6 +22,8 @@ type Stats struct {
 	AcceptErrors   uint64
 	Takeovers      uint64
 	Panics         uint64 // connections closed after a defect of ours
+
+	LimitHits map[string]uint64 // by name, the same names always: how often each limit was what decided
 }
 
 // counters are what Stats is read from.
@@ -30,6 +32,7 @@ type counters struct {
 	droppedSlow, droppedLarge, droppedExpired                  atomic.Uint64
 	authFailures, protocolErrors, refusedSockets, acceptErrors atomic.Uint64
 	takeovers, panics                                          atomic.Uint64
+	hits                                                       hits
 }
 
 // Stats returns the numbers of this moment.
@@ -42,6 +45,7 @@ func (b *Broker) Stats() Stats {
 		AuthFailures:   c.authFailures.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		RefusedSockets: c.refusedSockets.Load(), AcceptErrors: c.acceptErrors.Load(),
 		Takeovers: c.takeovers.Load(), Panics: c.panics.Load(),
+		LimitHits: c.hits.snapshot(),
 	}
 	b.door.mu.Lock()
 	s.Connections = b.door.inside.all

@@ -24,6 +24,11 @@ func (c *conn) subscribe(ctx context.Context, p *mqtt.Subscribe) error {
 	codes := make([]mqtt.ReasonCode, len(p.Subscriptions))
 	granted := make([]subscriptionRecord, 0, len(p.Subscriptions))
 	for i, want := range p.Subscriptions {
+		if i >= max(maxFilters, c.limits.Subscriptions) { // the same filter again and again: nobody needs that
+			codes[i] = mqtt.QuotaExceeded
+			c.b.stats.hits.add(limitSubscriptions)
+			continue
+		}
 		codes[i] = c.grant(&want, subs)
 		if codes[i].Failed() {
 			continue
@@ -48,8 +53,13 @@ func (c *conn) subscribe(ctx context.Context, p *mqtt.Subscribe) error {
 		c.delivery.start(ctx, c)
 	}
 	c.send(&mqtt.Suback{PacketID: p.PacketID, Codes: codes})
+	sent := map[string]bool{} // once a packet, however often it has the filter
 	for i, want := range p.Subscriptions {
-		if !codes[i].Failed() && (want.RetainHandling == 0 || want.RetainHandling == 1 && !had[want.Filter]) {
+		if codes[i].Failed() || sent[want.Filter] {
+			continue
+		}
+		if want.RetainHandling == 0 || want.RetainHandling == 1 && !had[want.Filter] {
+			sent[want.Filter] = true
 			c.sendRetained(subs[want.Filter]) // [MQTT-3.3.1-9] to [MQTT-3.3.1-11]
 		}
 	}
@@ -62,17 +72,36 @@ func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqt
 	if !shared {
 		filter = want.Filter
 	}
-	if len(want.Filter) > maxTopic || mqtt.CheckFilter(want.Filter) != nil || strings.Count(filter, "/") >= c.limits.TopicLevels {
+	if len(want.Filter) > maxTopic || strings.Count(filter, "/") >= c.limits.TopicLevels {
+		c.b.stats.hits.add(limitTopicLevels)
 		return mqtt.TopicFilterInvalid
+	}
+	if mqtt.CheckFilter(want.Filter) != nil {
+		return mqtt.TopicFilterInvalid
+	}
+	if have[want.Filter] == nil {
+		if full := c.subscriptionsFull(len(have)); full != limitNone {
+			c.b.stats.hits.add(full)
+			return mqtt.QuotaExceeded
+		}
 	}
 	if !c.b.access.AllowFilter(c.id, filter) {
 		c.b.denied(c.id, access.Subscribe, filter)
 		return mqtt.NotAuthorized
 	}
-	if have[want.Filter] == nil && len(have) >= c.limits.Subscriptions {
-		return mqtt.QuotaExceeded
-	}
 	return mqtt.ReasonCode(want.QoS)
+}
+
+// subscriptionsFull tells the limit that keeps a client with that many
+// subscriptions from one more.
+func (c *conn) subscriptionsFull(have int) limit {
+	switch {
+	case have >= c.limits.Subscriptions:
+		return limitSubscriptions
+	case c.b.subs.len() >= c.b.limits.Load().AllSubscriptions:
+		return limitSubscriptionsTotal
+	}
+	return limitNone
 }
 
 // keep opens the session's reader if one of granted needs it, and stores what a

@@ -19,7 +19,9 @@ func (b *builder) broker() {
 		Limits: Limits{
 			Connections: int(l.connections.v), ConnectionsPerIP: int(l.connectionsPerIP.v), PacketSize: int(l.packetSize.v),
 			ReceiveMaximum: int(l.receiveMaximum.v), TopicLevels: int(l.topicLevels.v), Subscriptions: int(l.subscriptions.v),
-			SessionExpiry: l.sessionExpiry.v, KeepAlive: l.keepAlive.v, Retained: int(l.retained.v),
+			SessionExpiry: l.sessionExpiry.v, KeepAlive: l.keepAlive.v, Retained: int(l.retained.v), PublishRate: int(l.publishRate.v),
+			AllSubscriptions: int(l.allSubscriptions.v), Sessions: int(l.sessions.v), SessionsPerUser: int(l.sessionsPerUser.v),
+			OutboxTotal: l.outboxTotal.v,
 		},
 		Lockout: Lockout{Failures: int(f.lockout.failures.v), Window: f.lockout.window.v, Duration: f.lockout.duration.v},
 	}

@@ -67,11 +67,16 @@ type Limits struct {
 	ConnectionsPerIP int
 	PacketSize       int // bytes
 	ReceiveMaximum   int // 1 to 65535
+	PublishRate      int // messages per second of one client; 0: unlimited
 	TopicLevels      int
-	Subscriptions    int           // per client
+	Subscriptions    int // per client
+	AllSubscriptions int
+	Sessions         int
+	SessionsPerUser  int           // per identity
 	SessionExpiry    time.Duration // at most
 	KeepAlive        time.Duration // at most; 0: any, and none
 	Retained         int
+	OutboxTotal      int64 // bytes waiting for all clients' sockets
 }
 
 // Lockout answers wrong passwords.

@@ -11,8 +11,6 @@ var unavailable = []struct {
 	instead string
 	used    func(*file) []place
 }{
-	{"broker.limits.publish_rate", "publish_rate above 0", "remove it or set publish_rate: 0",
-		func(f *file) []place { l := &f.broker.limits; return when(l.publishRate.v > 0, l.publishRate.at) }},
 	{"broker.limits.session_queue", "session_queue other than 64MiB", "remove it",
 		func(f *file) []place {
 			l := &f.broker.limits.sessionQueue

@@ -110,10 +110,14 @@ type fileLimits struct {
 	publishRate      whole
 	topicLevels      whole
 	subscriptions    whole
+	allSubscriptions whole
+	sessions         whole
+	sessionsPerUser  whole
 	sessionExpiry    span
 	keepAlive        span
 	sessionQueue     size
 	retained         whole
+	outboxTotal      size
 }
 
 func (l *fileLimits) keys() []key {
@@ -125,15 +129,21 @@ func (l *fileLimits) keys() []key {
 		{name: "receive_maximum", into: &l.receiveMaximum, def: "100", min: "1", max: "65535",
 			doc: "Messages with QoS 1 or 2 in flight from one client."},
 		{name: "publish_rate", into: &l.publishRate, def: "0", min: "0", max: "1000000",
-			doc: "Messages per second from one client; 0: unlimited."},
+			doc: "Messages per second from one client, which may save up those of one second; beyond it the client is read more slowly. 0: unlimited."},
 		{name: "topic_levels", into: &l.topicLevels, def: "16", min: "1", max: "128", doc: "Levels of a topic or filter."},
 		{name: "subscriptions", into: &l.subscriptions, def: "1000", min: "1", max: "1000000", doc: "Subscriptions of one client."},
+		{name: "subscriptions_total", into: &l.allSubscriptions, def: "200000", min: "1", max: "10000000", doc: "Subscriptions of all clients."},
+		{name: "sessions", into: &l.sessions, def: "20000", min: "1", max: "10000000", doc: "Sessions, connected or waiting for their client."},
+		{name: "sessions_per_identity", into: &l.sessionsPerUser, def: "1000", min: "1", max: "10000000",
+			doc: "Sessions of one identity, whatever client ids it makes up."},
 		{name: "session_expiry", into: &l.sessionExpiry, def: "7d", min: "0", max: "3650d",
 			doc: "How long a session outlives its connection, at most."},
 		{name: "keep_alive", into: &l.keepAlive, def: "0", min: "0", max: "65535s",
 			doc: "Longest keep alive of a client; 0: any, and none. Beyond it, MQTT 5 clients are told to use this one and others are refused."},
 		{name: "session_queue", into: &l.sessionQueue, def: "64MiB", min: "0", doc: "Bytes waiting for one absent client."},
 		{name: "retained", into: &l.retained, def: "100000", min: "0", max: "10000000", doc: "Retained messages."},
+		{name: "outbox_total", into: &l.outboxTotal, def: "64MiB", min: "1MiB", max: "64GiB",
+			doc: "Memory for what waits for clients' sockets. As it fills, slow clients are the first to lose QoS 0 messages, which is counted; the rest waits on disk."},
 	}
 }
 

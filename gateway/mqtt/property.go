@@ -34,6 +34,7 @@ const (
 	propertyCount                = 0x2B
 	will                Type     = 0 // the will's own properties in a CONNECT
 	maxUserProperties            = 256
+	maxUserBytes                 = 64 << 10 // of all their names and values
 )
 
 // wireType is how a property's value is written (section 1.5).
@@ -106,12 +107,13 @@ type propertySet struct {
 	seen  uint64                // a bit per identifier
 	value [propertyCount]uint32 // the number, or where in the body the string starts
 	users []UserProperty
+	bytes int      // of users
 	ids   []uint32 // subscription identifiers
 }
 
 // readProperties reads the properties of a packet of type t. 3.1.1 has none.
 func (b *body) readProperties(t Type) {
-	b.set.seen, b.set.users, b.set.ids = 0, nil, nil
+	b.set.seen, b.set.users, b.set.bytes, b.set.ids = 0, nil, 0, nil
 	if b.version != V5 {
 		return
 	}
@@ -186,6 +188,10 @@ func (b *body) readUserProperty() {
 		return
 	}
 	key, value := b.text(), b.text() // [MQTT-1.5.7-1]
+	if b.set.bytes += len(key) + len(value); b.set.bytes > maxUserBytes {
+		b.fail(QuotaExceeded, "", "user properties of more than %d bytes", maxUserBytes)
+		return
+	}
 	b.set.users = append(b.set.users, UserProperty{string(key), string(value)})
 }
 
