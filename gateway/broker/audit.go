@@ -91,26 +91,28 @@ func (c *conn) tellTakeover(old *conn, clientID string) {
 // loginFailed counts and tells why somebody is not let in. The error says what
 // the client is never told.
 func (c *conn) loginFailed(clientID string, err error) {
+	reason := loginReason(err)
 	c.b.stats.authFailures.Add(1)
-	c.b.tell(slog.LevelWarn, eventLoginFailed, "client refused", "remote", c.remote, "client", short(clientID), "reason", loginReason(err), "error", err)
+	c.b.stats.logins[reason].Add(1)
+	c.b.tell(slog.LevelWarn, eventLoginFailed, "client refused", "remote", c.remote, "client", short(clientID), "reason", reason.String(), "error", err)
 	var lock *access.LockoutError
 	if errors.As(err, &lock) {
 		c.b.tell(slog.LevelWarn, eventLockout, "locked out after too many wrong passwords", "remote", c.remote, "user", lock.User, "address", lock.Address, "seconds", lock.For.Seconds())
 	}
 }
 
-func loginReason(err error) string {
+func loginReason(err error) loginResult {
 	switch {
 	case errors.Is(err, access.ErrNoCredentials):
-		return "no_credentials"
+		return loginNoCredentials
 	case errors.Is(err, access.ErrBadCredentials):
-		return "bad_credentials"
+		return loginBadCredentials
 	case errors.Is(err, access.ErrLocked):
-		return "locked"
+		return loginLocked
 	case errors.Is(err, access.ErrBusy):
-		return "busy"
+		return loginBusy
 	}
-	return "other"
+	return loginOther
 }
 
 // A throttle lets through what strangers can make us say: some lines of each

@@ -47,6 +47,12 @@ type Config struct {
 	// It is called for every message and must be quick. Nil: no links.
 	Outbound func(topic string, marks []storequeue.Mark) []storequeue.Mark
 
+	// Acknowledged is told for each PUBLISH with QoS 1 or 2 how long it took to be
+	// stored and answered, Delivered for each of them how long it took, from the
+	// publisher's PUBLISH, to a subscriber with QoS 1 or 2; not for repetitions. Both
+	// are called for every message and must be quick. Nil: nobody.
+	Acknowledged, Delivered func(time.Duration)
+
 	Logger *slog.Logger // default: discard
 }
 
@@ -59,8 +65,11 @@ type Broker struct {
 	queue     *storequeue.Queue
 	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
 	log       *slog.Logger
-	rarely    throttle // for log lines that strangers can cause
-	told      throttle // for the audit trail
+
+	acknowledged, delivered func(time.Duration)
+
+	rarely throttle // for log lines that strangers can cause
+	told   throttle // for the audit trail
 
 	subs     subscriptions
 	retained retained
@@ -97,6 +106,7 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{
 		listeners: cfg.Listeners, access: cfg.Access,
 		queue: cfg.Queue, outbound: cfg.Outbound, log: cfg.Logger,
+		acknowledged: cfg.Acknowledged, delivered: cfg.Delivered,
 		rarely:   throttle{burst: 5, rate: 5},
 		told:     throttle{burst: 100, rate: 10},
 		ready:    make(chan struct{}),

@@ -29,6 +29,7 @@ type conn struct {
 	remote   netip.Addr
 	accepted time.Time
 	limits   *Limits // in force when it was accepted
+	traffic  traffic
 	dec      *mqtt.Decoder
 	out      *outbox
 
@@ -69,10 +70,11 @@ func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
 		nc = frames
 	}
 	c := &conn{
-		b: b, listener: l, raw: raw, nc: nc, tls: secured, framed: frames, remote: addrOf(raw), accepted: time.Now(),
-		dec: mqtt.NewDecoder(nc, limits.ConnectSize), out: newOutbox(nc, raw, limits, &b.outboxes), limits: limits,
-		quit: make(chan struct{}),
+		b: b, listener: l, raw: raw, tls: secured, framed: frames, remote: addrOf(raw), accepted: time.Now(),
+		limits: limits, quit: make(chan struct{}),
 	}
+	c.nc = &counted{nc, &c.traffic, &b.stats.traffic}
+	c.dec, c.out = mqtt.NewDecoder(c.nc, limits.ConnectSize), newOutbox(c.nc, raw, limits, &b.outboxes)
 	c.answers.init(c)
 	return c
 }
@@ -251,6 +253,7 @@ func (c *conn) clientID() string {
 func (c *conn) handle(ctx context.Context, p mqtt.Packet) error {
 	switch p := p.(type) {
 	case *mqtt.Publish:
+		c.traffic.received.Add(1)
 		return c.publish(ctx, p)
 	case *mqtt.Ack:
 		return c.acknowledged(p)

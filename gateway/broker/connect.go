@@ -106,7 +106,8 @@ func (c *conn) refuseHandshake(err error) {
 		return
 	}
 	c.b.stats.authFailures.Add(1)
-	c.b.tell(slog.LevelWarn, eventLoginFailed, "TLS handshake refused", "remote", c.remote, "reason", "certificate", "error", err)
+	c.b.stats.logins[loginCertificate].Add(1)
+	c.b.tell(slog.LevelWarn, eventLoginFailed, "TLS handshake refused", "remote", c.remote, "reason", loginCertificate.String(), "error", err)
 }
 
 // refuseUpgrade tells a request that is wrong from a peer that went away.
@@ -261,6 +262,7 @@ func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, ass
 		c.framed.trust(l.PacketSize)
 	}
 	c.readBy(time.Time{})
+	c.b.stats.logins[loginOK].Add(1)
 	c.tellConnect(present)
 	c.session.conn.Store(c)
 	if c.session.reader != nil {

@@ -112,7 +112,12 @@ func (c *conn) forward(ctx context.Context, m *storequeue.Message) bool {
 	switch it.stage {
 	case published:
 		c.delivery.topic.PacketID, c.delivery.topic.Dup = it.id, again // [MQTT-3.3.1-1]
-		return c.transmit(ctx, &it, again)
+		if !c.transmit(ctx, &it, again) {
+			return false
+		}
+		if c.b.delivered != nil && !again {
+			c.b.delivered(time.Since(m.Time))
+		}
 	case released:
 		c.send(&mqtt.Ack{Kind: mqtt.PUBREL, PacketID: it.id}) // [MQTT-4.3.3-6]
 	}
@@ -212,7 +217,7 @@ func (c *conn) transmit(ctx context.Context, it *item, again bool) bool {
 	if !c.out.frameWait(ctx.Done(), frame) {
 		return false
 	}
-	c.b.stats.delivered.Add(1)
+	c.sent()
 	return true
 }
 

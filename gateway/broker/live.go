@@ -81,10 +81,11 @@ func (b *Broker) handOut(l *live, topic string) {
 			continue
 		}
 		if r.c.out.frame(frame) {
-			b.stats.delivered.Add(1)
+			r.c.sent()
 		} else {
 			b.stats.droppedSlow.Add(1)
 			b.stats.hits.add(r.c.out.decided())
+			r.c.traffic.dropped.Add(1)
 		}
 	}
 }

@@ -329,6 +329,9 @@ func (c *conn) answer(p *publication, seq uint64, err error) {
 	if ack == nil {
 		c.close(mqtt.UnspecifiedError)
 	}
+	if err == nil && c.b.acknowledged != nil {
+		c.b.acknowledged(time.Since(p.msg.Time))
+	}
 }
 
 // answerOther answers a message that came over an older connection and was sent

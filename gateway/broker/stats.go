@@ -23,7 +23,9 @@ type Stats struct {
 	Takeovers      uint64
 	Panics         uint64 // connections closed after a defect of ours
 
-	LimitHits map[string]uint64 // by name, the same names always: how often each limit was what decided
+	LimitHits         map[string]uint64 // by name, the same names always: how often each limit was what decided
+	BytesIn, BytesOut uint64            // of MQTT
+	Logins            map[string]uint64 // by result: see docs/operations.md
 }
 
 // counters are what Stats is read from.
@@ -33,6 +35,8 @@ type counters struct {
 	authFailures, protocolErrors, refusedSockets, acceptErrors atomic.Uint64
 	takeovers, panics                                          atomic.Uint64
 	hits                                                       hits
+	logins                                                     [loginResults]atomic.Uint64
+	traffic                                                    traffic // bytes only
 }
 
 // Stats returns the numbers of this moment.
@@ -46,6 +50,11 @@ func (b *Broker) Stats() Stats {
 		RefusedSockets: c.refusedSockets.Load(), AcceptErrors: c.acceptErrors.Load(),
 		Takeovers: c.takeovers.Load(), Panics: c.panics.Load(),
 		LimitHits: c.hits.snapshot(),
+	}
+	s.BytesIn, s.BytesOut = c.traffic.bytesIn.Load(), c.traffic.bytesOut.Load()
+	s.Logins = map[string]uint64{}
+	for r := range loginResults {
+		s.Logins[r.String()] = c.logins[r].Load()
 	}
 	b.door.mu.Lock()
 	s.Connections = b.door.inside.all

@@ -233,7 +233,7 @@ func (c *conn) sendRetainedLive(sub *subscription, m *storequeue.Message, now ti
 	}
 	frame, err := mqtt.Append(nil, c.version, &p)
 	if err == nil && c.fits(len(frame)) && c.out.frameWait(c.quit, frame) {
-		c.b.stats.delivered.Add(1)
+		c.sent()
 	}
 }
 
@@ -253,6 +253,7 @@ func (b *Broker) mayStand(m *storequeue.Message) bool {
 func (c *conn) fits(size int) bool {
 	if c.maxPacket > 0 && size > c.maxPacket { // [MQTT-3.1.2-24]
 		c.b.stats.droppedLarge.Add(1)
+		c.traffic.dropped.Add(1)
 		return false
 	}
 	return true
