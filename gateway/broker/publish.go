@@ -28,6 +28,7 @@ type publication struct {
 	matches  matches
 	live     live
 	retained *storequeue.Message // a copy to keep; nil: none
+	left     uint64              // of retained.arrivals; 0: none
 
 	// Who is to be told; at most one of the two.
 	conn   *conn
@@ -51,7 +52,7 @@ func (p *publication) recycle() {
 	p.msg = storequeue.Message{For: p.msg.For[:0]}
 	p.matches.reset()
 	p.live.reset()
-	p.origin, p.retained, p.conn, p.result = nil, nil, nil, nil
+	p.origin, p.retained, p.left, p.conn, p.result = nil, nil, 0, nil, nil
 	p.b.publications.Put(p)
 }
 
@@ -249,6 +250,9 @@ func (b *Broker) route(p *publication) {
 	if m.Time.IsZero() {
 		m.Time = time.Now()
 	}
+	if m.Retain {
+		p.left = b.retained.arrivals.depart() // before match: who is not found there will wait for it
+	}
 	b.subs.match(m.Topic, p.origin, &p.matches)
 	for i := range p.matches.found {
 		f := &p.matches.found[i]
@@ -261,7 +265,7 @@ func (b *Broker) route(p *publication) {
 	if b.outbound != nil {
 		m.For = b.outbound(m.Topic, m.For)
 	}
-	if p.conn != nil && p.conn.version == mqtt.V5 && len(p.matches.found) == 0 && len(m.For) == 0 {
+	if p.conn != nil && p.conn.version == mqtt.V5 && !p.matches.any && len(m.For) == 0 {
 		p.ack.Code = mqtt.NoMatchingSubscribers
 	}
 	if m.Retain {
@@ -292,6 +296,9 @@ func (p *publication) committed(seq uint64, err error) {
 	case errors.Is(err, storequeue.ErrFull):
 		b.stats.refused.Add(1)
 		b.rarely.log(b.log.Error, "queue is full: messages are refused; see queue.max_size", "error", err)
+	}
+	if p.left > 0 {
+		b.retained.arrivals.arrive(p.left)
 	}
 	if p.result != nil {
 		p.result <- err

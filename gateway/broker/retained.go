@@ -20,6 +20,8 @@ type retained struct {
 	reader *storequeue.Reader // the broker's own
 	limits *atomic.Pointer[Limits]
 
+	arrivals arrivals // of messages on their way to the disk
+
 	mu    sync.RWMutex // covers the fields below
 	root  shelf
 	count int

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -55,6 +56,11 @@ func TestNoMatchingSubscribers(t *testing.T) {
 	}
 	publish(1, mqtt.NoMatchingSubscribers)
 	publish(2, mqtt.NoMatchingSubscribers)
+	c.subscribeWith(0, mqtt.Subscription{Filter: "a", QoS: 1, NoLocal: true}) // is one, and gets none
+	publish(1, mqtt.Success)
+	c.send(&mqtt.Unsubscribe{PacketID: 1, Filters: []string{"a"}})
+	expect[*mqtt.Unsuback](c)
+	publish(1, mqtt.NoMatchingSubscribers)
 	h.login(mqtt.V5, "bob", "b").subscribe("a", 0)
 	publish(1, mqtt.Success)
 	publish(2, mqtt.Success)
@@ -84,5 +90,25 @@ func TestDollarTopics(t *testing.T) {
 		s.expectMessage("yes")
 		p.publish("plain", "last", 1)
 		s.expectMessage("last")
+	})
+}
+
+// What was retained before a SUBSCRIBE came is there for it, also while it is on
+// its way to the disk.
+func TestSubscribeFindsWhatIsBeingRetained(t *testing.T) {
+	bothVersions(t, func(t *testing.T, v mqtt.Version) {
+		h := open(t, Limits{})
+		c := h.login(v, "alice", "a")
+		for i := range 50 {
+			topic := fmt.Sprintf("t/%d", i)
+			c.send(
+				&mqtt.Publish{Topic: []byte(topic), Payload: []byte(topic), Retain: true},
+				&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: topic, QoS: byte(i % 3)}}},
+			)
+			expect[*mqtt.Suback](c)
+			if p := c.expectMessage(topic); !p.Retain {
+				t.Errorf("%s is not the retained one", topic)
+			}
+		}
 	})
 }

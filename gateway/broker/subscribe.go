@@ -205,6 +205,7 @@ func (c *conn) sendRetained(sub *subscription) {
 	if sub.group != "" { // section 4.8.2
 		return
 	}
+	c.b.retained.arrivals.wait(c.quit)
 	now := time.Now()
 	busy := sub.qos > 0 && c.session.reader.Waiting() > maxReplay // or each SUBSCRIBE would add to the log
 	for _, m := range c.b.retained.match(sub.match) {

@@ -231,6 +231,7 @@ type matches struct {
 	found  []match
 	where  map[*session]int // index in found, once there are many
 	origin *session
+	any    bool // somebody subscribed, if only the publisher with No Local
 }
 
 type match struct {
@@ -246,11 +247,12 @@ const manyMatches = 8
 
 func (m *matches) reset() {
 	clear(m.found)
-	m.found, m.origin = m.found[:0], nil
+	m.found, m.origin, m.any = m.found[:0], nil, false
 	clear(m.where)
 }
 
 func (m *matches) add(s *session, sub *subscription, flag byte) {
+	m.any = true
 	if s == m.origin {
 		if sub.noLocal { // [MQTT-3.8.3-3]
 			return
