@@ -55,6 +55,7 @@ func benchmarkPublish(b *testing.B, subscribers int) {
 	all.Wait()
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+	b.ReportMetric(float64(b.N)/float64(h.queue.Stats().Commits), "msg/commit")
 }
 
 // drain subscribes with QoS 1 and acknowledges until the end.
