@@ -33,6 +33,15 @@ type entry struct {
 
 func (b *batch) full() bool { return len(b.entries) >= maxBatch || len(b.buf) >= maxBatchBytes }
 
+func (b *batch) add(m *Message, done func(uint64, error)) {
+	start := len(b.buf)
+	b.buf = appendBody(b.buf, m)
+	e := entry{sum: crc32.Checksum(b.buf[start:], castagnoli), done: done}
+	b.buf = append(b.buf, 0, 0, 0, 0)
+	e.end = len(b.buf)
+	b.entries = append(b.entries, e)
+}
+
 func (b *batch) reset() {
 	clear(b.entries)
 	b.buf, b.entries = b.buf[:0], b.entries[:0]
@@ -104,14 +113,8 @@ func (q *Queue) Submit(m *Message, done func(seq uint64, err error)) {
 		done(0, ErrClosed)
 		return
 	}
-	b := f.batch
-	start := len(b.buf)
-	b.buf = appendBody(b.buf, m)
-	e := entry{sum: crc32.Checksum(b.buf[start:], castagnoli), done: done}
-	b.buf = append(b.buf, 0, 0, 0, 0)
-	e.end = len(b.buf)
-	b.entries = append(b.entries, e)
-	if len(b.entries) == 1 {
+	f.batch.add(m, done)
+	if len(f.batch.entries) == 1 {
 		f.work.Signal()
 	}
 	f.mu.Unlock()
@@ -184,29 +187,23 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 
 // write is the one transaction that makes a batch durable.
 func (q *Queue) write(s *segment, b *batch, first uint64) error {
-	db, err := s.open()
-	if err != nil {
-		return fmt.Errorf("open segment %s: %w", s.path, err)
-	}
-	err = guard(func() error {
-		return db.Update(func(tx *bbolt.Tx) error {
-			records := tx.Bucket(bucketRecords)
-			records.FillPercent = 1.0 // keys only grow
-			keys := make([]byte, 8*len(b.entries))
-			start := 0
-			for i, e := range b.entries {
-				seq := first + uint64(i)
-				rec := b.buf[start:e.end]
-				binary.BigEndian.PutUint32(rec[len(rec)-sumSize:], sum(e.sum, s.epoch, seq))
-				k := keys[8*i : 8*i+8 : 8*i+8]
-				binary.BigEndian.PutUint64(k, seq)
-				if err := records.Put(k, rec); err != nil {
-					return err
-				}
-				start = e.end
+	err := s.commit(func(tx *bbolt.Tx) error {
+		records := tx.Bucket(bucketRecords)
+		records.FillPercent = 1.0 // keys only grow
+		keys := make([]byte, 8*len(b.entries))
+		start := 0
+		for i, e := range b.entries {
+			seq := first + uint64(i)
+			rec := b.buf[start:e.end]
+			binary.BigEndian.PutUint32(rec[len(rec)-sumSize:], sum(e.sum, s.epoch, seq))
+			k := keys[8*i : 8*i+8 : 8*i+8]
+			binary.BigEndian.PutUint64(k, seq)
+			if err := records.Put(k, rec); err != nil {
+				return err
 			}
-			return nil
-		})
+			start = e.end
+		}
+		return nil
 	})
 	if err == nil {
 		err = s.measure() // a transaction does not know its own size before its commit
@@ -278,14 +275,9 @@ func (q *Queue) seal(s *segment) error {
 	if s.sealed {
 		return nil
 	}
-	db, err := s.open()
-	if err == nil {
-		err = guard(func() error {
-			return db.Update(func(tx *bbolt.Tx) error {
-				return tx.Bucket(bucketInfo).Put(keySealed, s.encodeMarks())
-			})
-		})
-	}
+	err := s.commit(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketInfo).Put(keySealed, s.encodeMarks())
+	})
 	if err != nil {
 		return fmt.Errorf("seal segment %s: %w", s.path, err)
 	}

@@ -1,7 +1,6 @@
 package storequeue
 
 import (
-	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -113,23 +112,22 @@ func create(dir string) error {
 	})
 }
 
-// openSegments lists the folder and opens what it finds, oldest first.
+// openSegments opens what the folder holds, oldest first.
 func (q *Queue) openSegments() error {
-	entries, err := os.ReadDir(q.dir)
+	firsts, err := q.listSegments()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		path := filepath.Join(q.dir, e.Name())
-		if strings.HasSuffix(e.Name(), ".tmp") { // never got its name: holds nothing
-			if err := os.Remove(path); err != nil {
-				return err
+	for i, first := range firsts {
+		path := segmentPath(q.dir, first)
+		if i == len(firsts)-1 {
+			taken, err := takeBack(path, q.state.epoch, first)
+			if err != nil {
+				return fmt.Errorf("take back the last commit of %s: %w", path, err)
 			}
-			continue
-		}
-		first, ok := parseSegment(e.Name())
-		if !ok {
-			continue
+			if taken {
+				q.log.Warn("the last commit was cut off and is taken back: nothing in it was acknowledged", "segment", path)
+			}
 		}
 		s, err := openSegment(path, q.state.epoch)
 		if err != nil {
@@ -143,7 +141,6 @@ func (q *Queue) openSegments() error {
 	if len(q.segments) == 0 {
 		return fmt.Errorf("%w: %s is there, but no segment", ErrMissing, stateFile)
 	}
-	slices.SortFunc(q.segments, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
 	active := q.segments[len(q.segments)-1]
 	if newest := q.state.newest; active.first < newest {
 		return fmt.Errorf("%w: %s, the newest segment; put it back, or its sequence numbers would be given twice",
@@ -154,6 +151,26 @@ func (q *Queue) openSegments() error {
 		return nil
 	}
 	return active.openForWriting(q.mmapSize())
+}
+
+// listSegments returns what the segments' names tell, in order, and removes
+// files that never got their name: they hold nothing.
+func (q *Queue) listSegments() (firsts []uint64, err error) {
+	entries, err := os.ReadDir(q.dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".tmp") {
+			if err := os.Remove(filepath.Join(q.dir, e.Name())); err != nil {
+				return nil, err
+			}
+		} else if first, ok := parseSegment(e.Name()); ok {
+			firsts = append(firsts, first)
+		}
+	}
+	slices.Sort(firsts)
+	return firsts, nil
 }
 
 // openReaders restores the durable readers and counts what waits for them.

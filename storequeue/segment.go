@@ -128,7 +128,10 @@ func createSegment(dir string, epoch, first uint64) (*segment, error) {
 		if err := info.Put(keyEpoch, key(epoch)); err != nil {
 			return err
 		}
-		return info.Put(keyFirst, key(first))
+		if err := info.Put(keyFirst, key(first)); err != nil {
+			return err
+		}
+		return stamp(tx)
 	})
 	return s, err
 }
@@ -217,7 +220,29 @@ func (s *segment) openBolt(opts *bbolt.Options) error {
 		return fmt.Errorf("open segment %s: %w", s.path, err)
 	}
 	s.db.AllocSize = growBy
+	s.db.NoSync = true // commit does it
 	return nil
+}
+
+// commit runs fn in a transaction, which is on disk when it returns. After an
+// error other than a full disk the file may show what the disk does not hold.
+func (s *segment) commit(fn func(*bbolt.Tx) error) error {
+	db, err := s.open()
+	if err != nil {
+		return err
+	}
+	return guard(func() error {
+		err := db.Update(func(tx *bbolt.Tx) error {
+			if err := fn(tx); err != nil {
+				return err
+			}
+			return stamp(tx)
+		})
+		if err == nil {
+			err = db.Sync()
+		}
+		return err
+	})
 }
 
 // measure notes how much of the file is in use.

@@ -1,0 +1,162 @@
+package storequeue
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"os"
+
+	"go.etcd.io/bbolt"
+)
+
+// A commit costs one sync. bbolt by itself makes two, one behind the pages and
+// one behind the meta page that makes them count; with one behind both, a power
+// cut can leave a meta page that counts and pages that are not there. That can
+// be the newest commit only, which nobody was told of: the next begins when its
+// sync is over, and a commit never writes over what the one before it consists
+// of. So each commit is stamped, and Open takes back one that is not whole:
+// bbolt's other meta page is that of the commit before.
+
+// stamp makes the commit of tx one that can be told from its predecessors,
+// whose pages may lie where its own belong.
+func stamp(tx *bbolt.Tx) error {
+	records := tx.Bucket(bucketRecords)
+	k, _ := records.Cursor().Last()
+	if err := records.SetSequence(number(k)); err != nil {
+		return err
+	}
+	return tx.Bucket(bucketInfo).SetSequence(uint64(tx.ID()))
+}
+
+// errTorn is what is wrong with a commit that did not get to the disk whole.
+var errTorn = errors.New("commit is not whole")
+
+// takeBack puts the newest segment where it was before its last commit if that
+// one is not whole and the one before it is. Any other damage it leaves as it is.
+func takeBack(path string, epoch, first uint64) (taken bool, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	last, before, ok := readMetas(f)
+	if !ok || last.whole(f, epoch, first) == nil || before.whole(f, epoch, first) != nil {
+		return false, nil
+	}
+	if _, err = f.WriteAt(make([]byte, 4), last.at+metaMagic); err == nil {
+		err = f.Sync()
+	}
+	return err == nil, err
+}
+
+// A meta is a meta page of bbolt: one commit.
+type meta struct {
+	at                        int64 // in the file
+	pageSize                  int64
+	root, free, end, sequence uint64 // pages: of the buckets, of the free list, behind the last one; transaction id
+}
+
+// Where things are in a meta page, in bytes from its beginning.
+const (
+	metaMagic    = 16
+	metaPageSize = 24
+	metaRoot     = 32
+	metaFree     = 48
+	metaPages    = 56
+	metaTxID     = 64
+	metaChecksum = 72
+	metaEnd      = 80
+)
+
+// readMetas returns both meta pages; ok is false unless both are valid: else
+// bbolt goes by the one that is.
+func readMetas(f *os.File) (last, before meta, ok bool) {
+	for range 2 {
+		before, last = last, meta{at: last.pageSize}
+		var b [metaEnd]byte
+		if _, err := f.ReadAt(b[:], last.at); err != nil {
+			return last, before, false
+		}
+		sum := fnv.New64a()
+		sum.Write(b[metaMagic:metaChecksum])
+		if sum.Sum64() != binary.NativeEndian.Uint64(b[metaChecksum:]) {
+			return last, before, false
+		}
+		last.pageSize = int64(binary.NativeEndian.Uint32(b[metaPageSize:]))
+		last.root, last.free = binary.NativeEndian.Uint64(b[metaRoot:]), binary.NativeEndian.Uint64(b[metaFree:])
+		last.end, last.sequence = binary.NativeEndian.Uint64(b[metaPages:]), binary.NativeEndian.Uint64(b[metaTxID:])
+	}
+	if before.sequence > last.sequence {
+		last, before = before, last
+	}
+	return last, before, true
+}
+
+// whole says what is missing of a commit. It believes nothing that it reads.
+func (m *meta) whole(f *os.File, epoch, first uint64) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if m.pageSize <= pageHeader || m.end > uint64(fi.Size()/m.pageSize) {
+		return errTorn
+	}
+	p := &pages{f: f, size: m.pageSize, seen: make([]bool, m.end)}
+	var records, info bucket
+	err = p.walk(m.root, func(name, value []byte) error {
+		switch string(name) {
+		case string(bucketRecords):
+			return records.read(value)
+		case string(bucketInfo):
+			return info.read(value)
+		}
+		return errTorn
+	})
+	if err != nil {
+		return err
+	}
+	if info.sequence == 0 { // of an earlier version, which made two syncs
+		return nil
+	}
+	next := first
+	err = records.each(p, func(k, v []byte) error {
+		if _, err := verify(v, epoch, next); err != nil || number(k) != next {
+			return fmt.Errorf("%w: record %d", errTorn, next)
+		}
+		next++
+		return nil
+	})
+	if err == nil {
+		err = info.each(p, func(_, _ []byte) error { return nil })
+	}
+	if err == nil {
+		err = p.free(m.free)
+	}
+	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
+		err = errTorn
+	}
+	return err
+}
+
+// A bucket of bbolt: a tree of pages, or one small page in place.
+type bucket struct {
+	root, sequence uint64
+	inline         []byte
+}
+
+func (b *bucket) read(value []byte) error {
+	if len(value) < 16 {
+		return errTorn
+	}
+	b.root, b.sequence = binary.NativeEndian.Uint64(value), binary.NativeEndian.Uint64(value[8:])
+	b.inline = value[16:]
+	return nil
+}
+
+func (b *bucket) each(p *pages, leaf func(k, v []byte) error) error {
+	if b.root != 0 {
+		return p.walk(b.root, leaf)
+	}
+	return p.elements(b.inline, leaf)
+}
