@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"io/fs"
@@ -50,7 +51,10 @@ folder needs a person, and with 1 when a restart may help.`,
 		if err != nil {
 			return err
 		}
-		return g.Run(cmd.Context())
+		ctx, cancel := context.WithCancel(cmd.Context())
+		defer cancel()
+		go boundGarbage(ctx) // until cancel
+		return g.Run(ctx)
 	}
 	return cmd
 }
