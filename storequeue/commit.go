@@ -229,8 +229,8 @@ func (q *Queue) account(s *segment, b *batch, first uint64) {
 		body := b.buf[start : e.end-sumSize]
 		start = e.end
 		for m := range marks(body) {
-			s.mark(m.Reader, first+uint64(i))
-			if r := q.readers[m.Reader]; r != nil && r.arrived(first+uint64(i)) {
+			s.mark(m.Reader, first+uint64(i), len(body))
+			if r := q.readers[m.Reader]; r != nil && r.arrived(first+uint64(i), len(body)) {
 				woken = append(woken, r)
 			}
 		}
@@ -276,7 +276,11 @@ func (q *Queue) seal(s *segment) error {
 		return nil
 	}
 	err := s.commit(func(tx *bbolt.Tx) error {
-		return tx.Bucket(bucketInfo).Put(keySealed, s.encodeMarks())
+		info := tx.Bucket(bucketInfo)
+		if err := info.Put(keySizes, s.encodeSizes()); err != nil {
+			return err
+		}
+		return info.Put(keySealed, s.encodeMarks())
 	})
 	if err != nil {
 		return fmt.Errorf("seal segment %s: %w", s.path, err)

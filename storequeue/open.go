@@ -209,6 +209,7 @@ func (q *Queue) countWaiting(s *segment) error {
 		r.newest = k.last
 		if r.acked < s.first {
 			r.waiting += k.n
+			r.bytes += k.bytes
 		} else {
 			partial = true
 		}
@@ -216,9 +217,10 @@ func (q *Queue) countWaiting(s *segment) error {
 	if !partial {
 		return nil
 	}
-	return s.countMarks(s.first, func(id ReaderID, seq uint64) {
+	return s.countMarks(s.first, func(id ReaderID, seq uint64, size int) {
 		if r := q.readers[id]; r != nil && r.acked >= s.first && seq > r.acked {
 			r.waiting++
+			r.bytes += uint64(size)
 		}
 	})
 }

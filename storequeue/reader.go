@@ -25,8 +25,14 @@ type Reader struct {
 	newest  uint64     // newest committed message marked for it
 	stirred bool       // newest rose since the last wakeUp
 	waiting uint64     // marked and not acked
-	handed  []uint64   // returned by Next, not acked, rising
+	bytes   uint64     // of those records
+	handed  []handed   // returned by Next, not acked, rising
 	gone    bool       // forgotten
+}
+
+type handed struct {
+	seq  uint64
+	size int // of the record
 }
 
 // maxNextBytes bounds the payload that one Next returns, save for its first message.
@@ -55,13 +61,14 @@ func (r *Reader) Flushed() uint64 {
 
 // arrived notes a committed message and reports whether it is the first since
 // the last wakeUp.
-func (r *Reader) arrived(seq uint64) bool {
+func (r *Reader) arrived(seq uint64, size int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	first := !r.stirred
 	r.stirred = true
 	r.newest = seq
 	r.waiting++
+	r.bytes += uint64(size)
 	return first
 }
 
@@ -111,7 +118,8 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 	if newest <= after {
 		return nil, nil
 	}
-	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, min(limit, waiting))}
+	n := min(limit, waiting)
+	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n)}
 	for _, s := range r.q.segmentsWith(r.id, after) {
 		err := s.view(func(tx *bbolt.Tx) error {
 			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
@@ -124,11 +132,11 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 		case err != nil && len(found.msgs) == 0:
 			return nil, err
 		case err != nil || found.full() || ctx.Err() != nil:
-			r.hand(after, found.msgs)
+			r.hand(after, &found)
 			return found.msgs, nil
 		}
 	}
-	r.hand(after, found.msgs)
+	r.hand(after, &found)
 	return found.msgs, nil
 }
 
@@ -138,7 +146,8 @@ type haul struct {
 	newest uint64
 	limit  int
 	msgs   []Message
-	bytes  int // of the records
+	sizes  []int // of their records
+	bytes  int   // together
 }
 
 func (h *haul) full() bool { return len(h.msgs) >= h.limit || h.bytes >= maxNextBytes }
@@ -160,6 +169,7 @@ func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
 		m.Note = nil
 	}
 	h.msgs = append(h.msgs, m)
+	h.sizes = append(h.sizes, len(body))
 	h.bytes += len(body)
 	return !h.full(), nil
 }
@@ -174,15 +184,15 @@ func (h *haul) skip(seq uint64, err error) error {
 }
 
 // hand remembers what was given out, so that Ack can count it.
-func (r *Reader) hand(after uint64, msgs []Message) {
+func (r *Reader) hand(after uint64, h *haul) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.handed) > 0 && r.handed[len(r.handed)-1] > after {
+	for len(r.handed) > 0 && r.handed[len(r.handed)-1].seq > after {
 		r.handed = r.handed[:len(r.handed)-1] // reading again from further back
 	}
-	for i := range msgs {
-		if msgs[i].Seq > r.acked {
-			r.handed = append(r.handed, msgs[i].Seq)
+	for i := range h.msgs {
+		if seq := h.msgs[i].Seq; seq > r.acked {
+			r.handed = append(r.handed, handed{seq, h.sizes[i]})
 		}
 	}
 }
@@ -206,13 +216,14 @@ func (r *Reader) advance(seq uint64) bool {
 	}
 	r.acked = seq
 	n := 0
-	for n < len(r.handed) && r.handed[n] <= seq {
+	for n < len(r.handed) && r.handed[n].seq <= seq {
+		r.bytes -= min(uint64(r.handed[n].size), r.bytes)
 		n++
 	}
 	r.handed = append(r.handed[:0], r.handed[n:]...)
 	r.waiting -= min(uint64(n), r.waiting)
 	if seq >= r.newest {
-		r.waiting = 0
+		r.waiting, r.bytes = 0, 0
 	}
 	return true
 }
@@ -244,6 +255,13 @@ func (r *Reader) Waiting() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.waiting
+}
+
+// WaitingBytes is how much log Waiting is: the size of those records.
+func (r *Reader) WaitingBytes() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
 }
 
 // needs reports whether a segment still holds something for r. What counts is

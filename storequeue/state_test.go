@@ -106,3 +106,34 @@ func TestFlushedFollowsAcked(t *testing.T) {
 		t.Fatalf("flushed %d, %v", r.Flushed(), err)
 	}
 }
+
+// What waits is known in bytes, after a reopening too.
+func TestWaitingBytes(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{SegmentSize: 64 << 10}
+	q := openTest(t, dir, cfg)
+	r, other := mustReader(t, q, "r"), mustReader(t, q, "other")
+	near := func(want uint64) {
+		t.Helper()
+		if got := r.WaitingBytes(); got < want || got > want+want/20 {
+			t.Errorf("%d bytes wait, want about %d", got, want)
+		}
+	}
+	for range 200 {
+		m := Message{Topic: "t", Payload: make([]byte, 1000), For: []Mark{{Reader: r.ID()}, {Reader: other.ID()}}}
+		mustAppend(t, q, m, m)
+	}
+	near(400_000)
+	r.Ack(take(t, r, 0, 100)[99].Seq)
+	near(300_000)
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	q = openTest(t, dir, cfg)
+	r = mustReader(t, q, "r")
+	near(300_000)
+	r.Ack(400)
+	if n := r.WaitingBytes(); n != 0 {
+		t.Errorf("%d bytes wait for a reader at the end", n)
+	}
+}
