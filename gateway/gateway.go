@@ -180,7 +180,7 @@ func (g *Gateway) openBroker() error {
 	g.broker, err = broker.New(broker.Config{
 		Listeners: listeners,
 		Limits:    brokerLimits(g.cfg),
-		Access:    g.gate, Queue: g.queue, Outbound: g.outbound, Logger: g.log,
+		Access:    g.gate, Queue: g.queue, Outbound: g.outbound, Version: g.opt.Version, Logger: g.log,
 	})
 	if err != nil {
 		return setup(err)

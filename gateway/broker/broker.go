@@ -53,7 +53,8 @@ type Config struct {
 	// are called for every message and must be quick. Nil: nobody.
 	Acknowledged, Delivered func(time.Duration)
 
-	Logger *slog.Logger // default: discard
+	Version string       // for $SYS/broker/version
+	Logger  *slog.Logger // default: discard
 }
 
 // A Broker serves MQTT clients out of a queue. Its methods are safe for
@@ -62,6 +63,7 @@ type Broker struct {
 	listeners []Listener
 	limits    atomic.Pointer[Limits] // SetLimits replaces them; a connection keeps those it began with
 	access    Access
+	version   string
 	queue     *storequeue.Queue
 	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
 	log       *slog.Logger
@@ -105,7 +107,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		listeners: cfg.Listeners, access: cfg.Access,
-		queue: cfg.Queue, outbound: cfg.Outbound, log: cfg.Logger,
+		queue: cfg.Queue, outbound: cfg.Outbound, version: cfg.Version, log: cfg.Logger,
 		acknowledged: cfg.Acknowledged, delivered: cfg.Delivered,
 		rarely:   throttle{burst: 5, rate: 5},
 		told:     throttle{burst: 100, rate: 10},
@@ -173,6 +175,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		tasks.Go(func() { b.accept(ctx, &b.listeners[i], ln, &clients) }) // stopped by closing ln
 	}
 	tasks.Go(func() { b.sweepLoop(ctx) })
+	tasks.Go(func() { b.sysLoop(ctx, sysInterval) })
 	tasks.Go(func() { b.foldLoop(ctx) })
 	tasks.Go(func() { b.ledgerLoop(ctx) })
 	tasks.Go(func() { b.leftOutLoop(ctx) })
