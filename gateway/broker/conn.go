@@ -152,6 +152,11 @@ func (c *conn) close(code mqtt.ReasonCode) (first bool) { return c.closeBy("", c
 
 // closeBy is close for an end that by began.
 func (c *conn) closeBy(by string, code mqtt.ReasonCode) (first bool) {
+	return c.closeSaying(by, &mqtt.Disconnect{Code: code})
+}
+
+func (c *conn) closeSaying(by string, last *mqtt.Disconnect) (first bool) {
+	code := last.Code
 	c.closing.Do(func() {
 		first = true
 		c.by, c.code = by, code
@@ -159,7 +164,7 @@ func (c *conn) closeBy(by string, code mqtt.ReasonCode) (first bool) {
 			c.b.stats.takeovers.Add(1)
 		}
 		if c.greeted.Load() && c.version == mqtt.V5 && code != mqtt.Success { // a client that left needs no answer
-			c.out.seal(&mqtt.Disconnect{Code: code})
+			c.out.seal(last)
 		} else {
 			c.out.seal(nil)
 		}
@@ -232,7 +237,7 @@ func (c *conn) end(err error) {
 		c.b.stats.hits.broken(broken.Code, limitPacketSize)
 		c.b.rarely.log(c.b.log.Warn, "client broke the protocol", "client", c.clientID(), "identity", c.id.Name,
 			"remote", c.remote, "error", broken)
-		c.close(broken.Code)
+		c.closeSaying("", &mqtt.Disconnect{Code: broken.Code, ReasonString: reason(broken.Told(), c.maxPacket)})
 	case errors.Is(err, errGone): // Run is ending
 		c.close(mqtt.ServerShuttingDown)
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -240,6 +245,17 @@ func (c *conn) end(err error) {
 	default:
 		c.closeBy(byNetwork, mqtt.UnspecifiedError)
 	}
+}
+
+// reason is text as a reason string, or nothing if it might make a CONNACK or
+// DISCONNECT larger than what the client takes; 0: any size [MQTT-3.2.2-19]
+// [MQTT-3.14.2-3].
+func reason(text string, maxPacket int) string {
+	const around = 16 // bytes of such a packet, at most, that has nothing else to say
+	if maxPacket > 0 && len(text)+around > maxPacket {
+		return ""
+	}
+	return text
 }
 
 func (c *conn) clientID() string {

@@ -54,7 +54,12 @@ func (c *conn) connect(ctx context.Context) bool {
 			c.b.tell(slog.LevelWarn, eventRefused, "client refused", "remote", c.remote, "client", short(req.ClientID),
 				"identity", c.id.Name, "code", code.String(), "reason", why)
 		}
-		c.send(&mqtt.Connack{Version: c.version, Code: code})
+		ack := &mqtt.Connack{Version: c.version, Code: code}
+		switch code {
+		case mqtt.BadAuthenticationMethod, mqtt.QuotaExceeded, mqtt.TopicNameInvalid: // others would tell strangers something
+			ack.ReasonString = reason(why, int(req.MaximumPacket))
+		}
+		c.send(ack)
 		return false
 	}
 	c.welcome(ctx, req, present, assigned)
@@ -138,6 +143,10 @@ func (c *conn) refuseUnread(err error) {
 	if broken.Code == mqtt.ClientIdentifierNotValid && c.dec.Version() == mqtt.V311 { // [MQTT-3.1.3-8] of 3.1.1
 		c.version, c.out.version = mqtt.V311, mqtt.V311
 		c.send(&mqtt.Connack{Version: mqtt.V311, Code: broken.Code})
+	}
+	if c.dec.Version() == mqtt.V5 { // section 4.13.2; how large a packet it takes is not known
+		c.version, c.out.version = mqtt.V5, mqtt.V5
+		c.send(&mqtt.Connack{Version: mqtt.V5, Code: broken.Code})
 	}
 	if broken.Code == mqtt.UnsupportedProtocolVersion { // [MQTT-3.1.2-2], in the words that all versions know
 		c.out.version = mqtt.V311

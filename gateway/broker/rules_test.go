@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,4 +112,56 @@ func TestSubscribeFindsWhatIsBeingRetained(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Whoever breaks the protocol is told how, if there is room; why a login failed
+// is nobody's business.
+func TestReasonStrings(t *testing.T) {
+	h := open(t, Limits{Connections: 2})
+	disconnected := func(change ...func(*mqtt.Connect)) *mqtt.Disconnect {
+		t.Helper()
+		c := h.login(mqtt.V5, "alice", "a", change...)
+		c.send(&mqtt.Publish{TopicAlias: 3})
+		return expect[*mqtt.Disconnect](c)
+	}
+	if d := disconnected(); d.Code != mqtt.ProtocolError || !strings.Contains(d.ReasonString, "alias") {
+		t.Errorf("%v %q", d.Code, d.ReasonString)
+	}
+	quiet := func(r *mqtt.Connect) { r.RequestProblem = false } // is for other packets
+	if d := disconnected(quiet); d.ReasonString == "" {
+		t.Error("no reason string in DISCONNECT without Request Problem Information")
+	}
+	small := func(r *mqtt.Connect) { r.MaximumPacket = 40 }
+	if d := disconnected(small); d.Code != mqtt.ProtocolError || d.ReasonString != "" {
+		t.Errorf("%v %q to a client that takes 40 bytes", d.Code, d.ReasonString)
+	}
+	for name, tt := range map[string]struct {
+		change func(*mqtt.Connect)
+		code   mqtt.ReasonCode
+		says   bool
+	}{
+		"password": {func(r *mqtt.Connect) { r.Password = []byte("wrong") }, mqtt.NotAuthorized, false},
+		"method":   {func(r *mqtt.Connect) { r.AuthMethod = "SCRAM" }, mqtt.BadAuthenticationMethod, true},
+		"small":    {func(r *mqtt.Connect) { r.AuthMethod, r.MaximumPacket = "SCRAM", 30 }, mqtt.BadAuthenticationMethod, false},
+	} {
+		if ack := h.dial(mqtt.V5).connect("alice", "b", tt.change); ack.Code != tt.code || ack.ReasonString != "" != tt.says {
+			t.Errorf("%s: %v %q", name, ack.Code, ack.ReasonString)
+		}
+	}
+}
+
+// A CONNECT of MQTT 5 that cannot be read is refused in words, others get none.
+func TestUnreadableConnect(t *testing.T) {
+	h := open(t, Limits{})
+	for _, v := range []mqtt.Version{mqtt.V311, mqtt.V5} {
+		c := h.dial(v)
+		c.raw([]byte{0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', byte(v), 0x03, 0, 0, 0, 0, 0}) // reserved flag
+		p, err := c.read()
+		if v == mqtt.V311 && err == nil {
+			t.Errorf("3.1.1 has no word for it, got %v", p)
+		}
+		if ack, ok := p.(*mqtt.Connack); v == mqtt.V5 && (!ok || ack.Code != mqtt.MalformedPacket) {
+			t.Errorf("got %v %v", p, err)
+		}
+	}
 }

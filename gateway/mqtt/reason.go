@@ -152,9 +152,14 @@ type Error struct {
 	Text   string
 }
 
-func (e *Error) Error() string {
+// Told is the error for the peer, which sees the code anyway.
+func (e *Error) Told() string {
 	if e.Clause == "" {
-		return e.Code.String() + ": " + e.Text
+		return e.Text
 	}
-	return e.Code.String() + ": " + e.Text + " [" + e.Clause + "]"
+	return e.Text + " [" + e.Clause + "]"
+}
+
+func (e *Error) Error() string {
+	return e.Code.String() + ": " + e.Told()
 }
