@@ -32,6 +32,9 @@ const (
 // usageError is a wrong way to call a verb.
 type usageError struct{ error }
 
+// errToldAlready is an answer "no" that has been printed.
+var errToldAlready = errors.New("no")
+
 // errConfig marks a configuration that is wrong or not there.
 var errConfig = errors.New("configuration")
 
@@ -53,7 +56,9 @@ func execute(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "headgate:", err)
+	if !errors.Is(err, errToldAlready) {
+		fmt.Fprintln(os.Stderr, "headgate:", err)
+	}
 	return exitCode(err)
 }
 
@@ -83,7 +88,7 @@ func root() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
 	cmd.AddCommand(runCommand(), initCommand(), checkCommand(), demoCommand(), reloadCommand(), statusCommand(),
-		pubCommand(), subCommand(), userCommand(), certCommand(), simulateCommand(), versionCommand())
+		pubCommand(), subCommand(), userCommand(), certCommand(), accessCommand(), simulateCommand(), versionCommand())
 	return cmd
 }
 

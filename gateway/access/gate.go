@@ -70,11 +70,6 @@ func (g *Gate) AllowFilter(id Identity, filter string) bool {
 	return g.rules.Load().AllowFilter(id, filter)
 }
 
-// Explain asks the rules in force now, in words.
-func (g *Gate) Explain(id Identity, action Action, topic string) Decision {
-	return g.rules.Load().Explain(id, action, topic)
-}
-
 // Authenticate says who it is. A certificate's identity and a username, when
 // both are given, must both be right, and the username decides the name and
 // the roles. Without either, or with a password alone, nobody gets in. The

@@ -152,7 +152,7 @@ func TestRulesAreSwapped(t *testing.T) {
 		t.Error("allowed without rules")
 	}
 	g.SetRules(mustCompile(t, allow("*", Publish, "a"), allow("*", Subscribe, "a/#")))
-	if !g.Allow(press, Publish, "a") || !g.AllowFilter(press, "a/+") || g.Explain(press, Publish, "a").Rule != 0 {
+	if !g.Allow(press, Publish, "a") || !g.AllowFilter(press, "a/+") {
 		t.Error("new rules are not in force")
 	}
 	g.SetRules(nil)

@@ -201,14 +201,24 @@ func (r *Rules) speaksOf(c *clause, name, topic string, match func(filter, topic
 	return false
 }
 
-// A Decision is Allow with its reason.
-type Decision struct {
-	Allowed bool
-	Rule    int // index, -1: no rule matched
-	Why     string
+// ServerOnly reports whether no client may publish there, whatever the rules
+// say: what the server says of itself, and what would read as a shared
+// subscription. Other topics that start with '$' need a rule that names the '$':
+// a filter that starts with a wildcard is not for them [MQTT-4.7.2-1].
+func ServerOnly(topic string) bool {
+	first, _, _ := strings.Cut(topic, "/")
+	return first == "$SYS" || first == "$share"
 }
 
-// Explain is Allow or, where topic has wildcards, AllowFilter, in words.
+// A Decision is what becomes of a request, with the reason.
+type Decision struct {
+	Allowed bool
+	Rule    int    // index of the one that decides, -1: none matched, or none is asked
+	Why     string // a clause, with that rule for its subject if there is one
+}
+
+// Explain is ServerOnly and Allow or, where topic has wildcards, AllowFilter, in
+// words.
 func (r *Rules) Explain(id Identity, action Action, topic string) Decision {
 	match, asked := mqtt.Match, "the topic"
 	if strings.ContainsAny(topic, "+#") || action == Subscribe && isShared(topic) {
@@ -227,6 +237,9 @@ func (r *Rules) Explain(id Identity, action Action, topic string) Decision {
 	if err != nil {
 		return Decision{Rule: -1, Why: fmt.Sprintf("refused before any rule: %v", err)}
 	}
+	if action == Publish && ServerOnly(topic) {
+		return Decision{Rule: -1, Why: "no client may publish there, whatever the rules say"}
+	}
 	rule, allowed := r.decide(&id, action, bare, match)
 	return Decision{Allowed: allowed, Rule: rule, Why: r.sentence(id.Name, rule, action, asked)}
 }
@@ -242,7 +255,7 @@ func (r *Rules) sentence(name string, rule int, action Action, asked string) str
 	}
 	topics := strings.Join(s.Topics, ", ")
 	if !s.Allow && strings.Contains(topics, placeholder) && !canExpand(name) {
-		return fmt.Sprintf("rule %d %s %v to %q: {id} in [%s] cannot stand for this name, so everything is denied", rule, verb, action, s.Who, topics)
+		return fmt.Sprintf("%s %v to %q: {id} in [%s] cannot stand for this name, so everything is denied", verb, action, s.Who, topics)
 	}
-	return fmt.Sprintf("rule %d %s %v to %q: [%s] covers %s", rule, verb, action, s.Who, topics, asked)
+	return fmt.Sprintf("%s %v to %q: [%s] covers %s", verb, action, s.Who, topics, asked)
 }

@@ -192,9 +192,10 @@ func TestExplain(t *testing.T) {
 		topic  string
 		want   Decision
 	}{
-		{press, Publish, "own/press-1/y", Decision{true, 1, `rule 1 allows publish to "@sensor": [own/{id}/#] covers the topic`}},
-		{press, Publish, "own/press-1/x", Decision{false, 0, `rule 0 denies publish to "*"`}},
+		{press, Publish, "own/press-1/y", Decision{true, 1, `allows publish to "@sensor": [own/{id}/#] covers the topic`}},
+		{press, Publish, "own/press-1/x", Decision{false, 0, `denies publish to "*"`}},
 		{press, Publish, "other", Decision{false, -1, "no rule lets \"press-1\" publish here"}},
+		{press, Publish, "$SYS/x", Decision{false, -1, "whatever the rules say"}},
 		{press, Publish, "own/#", Decision{false, -1, "no wildcards"}},
 		{press, Subscribe, "a/+", Decision{true, 2, "covers all of the filter"}},
 		{press, Subscribe, "$share/g/a", Decision{true, 2, "covers all of the filter"}},

@@ -64,9 +64,11 @@ func fill[T int | int64 | time.Duration](v *T, def T) {
 	}
 }
 
+// MaxTopic is how many bytes a topic or a filter may have.
+const MaxTopic = 4096
+
 const (
 	maxClientID = 128             // bytes
-	maxTopic    = 4096            // bytes of a topic or a filter
 	maxFilters  = 1000            // of one SUBSCRIBE, unless a client may have more subscriptions
 	maxReplay   = 1000            // messages waiting for a session, from which it gets no more retained ones
 	lingerTime  = time.Second     // a closing connection's last words

@@ -137,27 +137,18 @@ func (c *conn) resolve(p *mqtt.Publish) (string, error) {
 
 // refusal says why id may not publish to topic; Success: it may.
 func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
-	if len(topic) > maxTopic || strings.Count(topic, "/") >= b.limits.Load().TopicLevels {
+	if len(topic) > MaxTopic || strings.Count(topic, "/") >= b.limits.Load().TopicLevels {
 		b.stats.hits.add(limitTopicLevels)
 		return mqtt.TopicNameInvalid
 	}
 	if mqtt.CheckTopic(topic) != nil {
 		return mqtt.TopicNameInvalid
 	}
-	if serverOnly(topic) || !b.access.Allow(id, access.Publish, topic) {
+	if access.ServerOnly(topic) || !b.access.Allow(id, access.Publish, topic) {
 		b.denied(id, access.Publish, topic)
 		return mqtt.NotAuthorized
 	}
 	return mqtt.Success
-}
-
-// serverOnly reports whether no client may publish there, whatever the rules
-// say: what the server says of itself, and what would read as a shared
-// subscription. Other topics that start with '$' need a rule that names the '$':
-// a filter that starts with a wildcard is not for them [MQTT-4.7.2-1].
-func serverOnly(topic string) bool {
-	first, _, _ := strings.Cut(topic, "/")
-	return first == "$SYS" || first == "$share"
 }
 
 // verdict is refusal for a message: one to retain needs room as well.
@@ -219,7 +210,7 @@ func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue
 	switch b.verdict(from, &m) {
 	case mqtt.Success:
 	case mqtt.TopicNameInvalid:
-		return fmt.Errorf("publish to %.200q: %w: at most %d levels (see broker.limits) and %d bytes", m.Topic, ErrTopic, b.limits.Load().TopicLevels, maxTopic)
+		return fmt.Errorf("publish to %.200q: %w: at most %d levels (see broker.limits) and %d bytes", m.Topic, ErrTopic, b.limits.Load().TopicLevels, MaxTopic)
 	case mqtt.QuotaExceeded:
 		return fmt.Errorf("publish to %q: too many retained messages: see broker.limits", m.Topic)
 	default:

@@ -72,7 +72,7 @@ func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqt
 	if !shared {
 		filter = want.Filter
 	}
-	if len(want.Filter) > maxTopic || strings.Count(filter, "/") >= c.limits.TopicLevels {
+	if len(want.Filter) > MaxTopic || strings.Count(filter, "/") >= c.limits.TopicLevels {
 		c.b.stats.hits.add(limitTopicLevels)
 		return mqtt.TopicFilterInvalid
 	}

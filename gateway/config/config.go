@@ -168,3 +168,6 @@ type Tag struct {
 type Admin struct {
 	Address string // loopback IP and port; empty: none
 }
+
+// RulePlace is where rule i of Access.Rules stands, as file:line:column.
+func (c *Config) RulePlace(i int) string { return c.written.access.rules.items[i].at.String() }
