@@ -74,6 +74,7 @@ type Gateway struct {
 
 	published atomic.Uint64 // by devices
 	lost      losses
+	latency   admin.Latency
 
 	reloading sync.Mutex     // one at a time; covers inForce
 	inForce   *config.Config // cfg, with what reloads have changed
@@ -119,6 +120,7 @@ func (g *Gateway) openDisk() error {
 	}
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log,
+		Committed: func(_ int, took time.Duration) { g.latency.Commit.Observe(took) },
 	})
 	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {
 		err = fmt.Errorf("%w; to start anew, without what it held, move the whole data folder %s away", err, data)
@@ -181,6 +183,7 @@ func (g *Gateway) openBroker() error {
 		Listeners: listeners,
 		Limits:    brokerLimits(g.cfg),
 		Access:    g.gate, Queue: g.queue, Outbound: g.outbound, Version: g.opt.Version, Logger: g.log,
+		Acknowledged: g.latency.Acknowledged.Observe, Delivered: g.latency.Delivered.Observe,
 	})
 	if err != nil {
 		return setup(err)
@@ -247,7 +250,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		group.Go(func() error { return d.Run(ctx) })
 	}
 	socket := admin.Server{
-		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Reload: g.Reload, Ready: g.ready, Logger: g.log,
+		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Clients: g.clients, Latency: &g.latency, Reload: g.Reload, Ready: g.ready, Logger: g.log,
 	}
 	group.Go(func() error { return socket.Run(ctx) })
 	group.Go(func() error { return g.announce(ctx) })

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/headgate-io/headgate/gateway/admin"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -67,12 +69,59 @@ func (g *Gateway) Status() admin.Status {
 			ID: d.ID, State: string(s.State), Since: s.Since, LastGood: s.LastGood, Error: s.LastError,
 		})
 	}
-	b := g.broker.Stats()
-	st.Clients = admin.ClientStatus{
+	st.Clients = g.clientStatus()
+	return st
+}
+
+func (g *Gateway) clientStatus() admin.ClientStatus {
+	b, a := g.broker.Stats(), g.gate.Stats()
+	st := admin.ClientStatus{
 		Connected: b.Connections, Sessions: b.Sessions, LoginFailures: b.AuthFailures, Denied: b.Denied,
 		DroppedSlow: b.DroppedSlow, DroppedLarge: b.DroppedLarge, DroppedOld: b.DroppedExpired, Panics: b.Panics,
+		Received: b.Received, Sent: b.Delivered, BytesIn: b.BytesIn, BytesOut: b.BytesOut, Takeovers: b.Takeovers,
+		LockedUsers: a.LockedUsers, LockedAddresses: a.LockedAddresses, Hashed: a.Hashed, Remembered: a.Remembered,
+		Logins: b.Logins, LimitHits: b.LimitHits, SlowClients: []string{}, Listeners: []admin.ListenerStatus{},
 	}
+	for _, c := range g.clients() {
+		if c.Slow() {
+			if st.Slow++; st.Slow <= 10 {
+				st.SlowClients = append(st.SlowClients, c.ID)
+			}
+		}
+		if c.Connected {
+			st.Listeners = countListener(st.Listeners, c.Listener, c.MQTT)
+		}
+	}
+	slices.SortFunc(st.Listeners, func(x, y admin.ListenerStatus) int {
+		return cmp.Or(cmp.Compare(x.Listener, y.Listener), cmp.Compare(x.MQTT, y.MQTT))
+	})
 	return st
+}
+
+func countListener(all []admin.ListenerStatus, listener, version string) []admin.ListenerStatus {
+	for i := range all {
+		if all[i].Listener == listener && all[i].MQTT == version {
+			all[i].Connections++
+			return all
+		}
+	}
+	return append(all, admin.ListenerStatus{Listener: listener, MQTT: version, Connections: 1})
+}
+
+func (g *Gateway) clients() []admin.Client {
+	all := []admin.Client{}
+	for _, c := range g.broker.Clients() {
+		cl := admin.Client{
+			ID: c.ID, Identity: c.Identity, Connected: c.Connected, Subscriptions: c.Subscriptions, InFlight: c.InFlight, Waiting: c.Waiting,
+			Since: c.Since, Listener: c.Listener, MQTT: c.MQTT,
+			Received: c.Received, Sent: c.Sent, BytesIn: c.BytesIn, BytesOut: c.BytesOut, Dropped: c.Dropped,
+		}
+		if c.Connected {
+			cl.Remote = c.Remote.String()
+		}
+		all = append(all, cl)
+	}
+	return all
 }
 
 // Published is how many messages devices have handed over since the start.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway"
@@ -13,7 +15,7 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var asJSON, watch bool
+	var asJSON, watch, clients bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "One screen: devices, cloud, queue, clients",
@@ -26,6 +28,9 @@ func statusCommand() *cobra.Command {
 			return err
 		}
 		show := func(ctx context.Context) error {
+			if clients {
+				return showClients(ctx, cmd.OutOrStdout(), gateway.Socket(cfg), asJSON)
+			}
 			st, err := admin.GetStatus(ctx, gateway.Socket(cfg))
 			if err != nil {
 				return err
@@ -45,6 +50,7 @@ func statusCommand() *cobra.Command {
 		})
 	}
 	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&clients, "clients", false, "list the local clients instead")
 	cmd.Flags().BoolVar(&watch, "watch", false, "show it again every second")
 	return cmd
 }
@@ -100,8 +106,42 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	}
 	fmt.Fprintf(w, "queue    %s of %s on disk · %d segments · %d refused%s\n",
 		size(st.Queue.Bytes), size(st.Queue.MaxBytes), st.Queue.Segments, st.Queue.Refused, full)
-	fmt.Fprintf(w, "clients  %d connected · %d sessions · %d logins failed · %d denied\n",
-		st.Clients.Connected, st.Clients.Sessions, st.Clients.LoginFailures, st.Clients.Denied)
+	printClients(w, &st.Clients)
+}
+
+func printClients(w io.Writer, c *admin.ClientStatus) {
+	fmt.Fprintf(w, "clients  %d connected · %d sessions · %d logins failed · %d denied\n", c.Connected, c.Sessions, c.LoginFailures, c.Denied)
+	if c.LockedUsers+c.LockedAddresses > 0 {
+		fmt.Fprintf(w, "           %s: %d users, %d addresses\n", red("locked out"), c.LockedUsers, c.LockedAddresses)
+	}
+	if c.Slow > 0 {
+		more := ""
+		if c.Slow > len(c.SlowClients) {
+			more = ", …"
+		}
+		fmt.Fprintf(w, "           %s: %d: %s%s\n", red("do not keep up"), c.Slow, strings.Join(c.SlowClients, ", "), more)
+	}
+}
+
+func showClients(ctx context.Context, w io.Writer, socket string, asJSON bool) error {
+	all, err := admin.GetClients(ctx, socket)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(w, all)
+	}
+	now := time.Now()
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CLIENT\tIDENTITY\tFROM\tCONNECTED\tIN\tOUT\tDROPPED\tIN FLIGHT\tWAITING")
+	for _, c := range all {
+		since := "away"
+		if c.Connected {
+			since = age(c.Since, now)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", c.ID, c.Identity, c.Remote, since, c.Received, c.Sent, c.Dropped, c.InFlight, c.Waiting)
+	}
+	return t.Flush()
 }
 
 func age(since, now time.Time) string {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,7 +53,8 @@ func (c *checks) begin(ctx context.Context) (release func(), err error) {
 // keeps is a MAC under a key that no other boot has. A changed password or user
 // has another stored hash, so what was remembered of it no longer counts.
 type reconnects struct {
-	key [32]byte
+	key  [32]byte
+	hits atomic.Uint64
 
 	mu    sync.Mutex // guards until
 	until map[[32]byte]time.Time
@@ -85,7 +87,10 @@ func (r *reconnects) knows(name string, password Secret, hash passwordHash) bool
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	until, ok := r.until[mac]
-	return ok && time.Now().Before(until)
+	if ok = ok && time.Now().Before(until); ok {
+		r.hits.Add(1)
+	}
+	return ok
 }
 
 func (r *reconnects) remember(name string, password Secret, hash passwordHash) {

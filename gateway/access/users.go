@@ -33,6 +33,7 @@ type Users struct {
 	nobody argonHash // what passwords of unknown and disabled users are checked against
 	checks *checks
 	proved *reconnects
+	hashed atomic.Uint64 // passwords checked with a hash
 
 	table    atomic.Pointer[userTable]
 	changing sync.Mutex // one change at a time, file included; logins do not take it
@@ -304,6 +305,7 @@ func (u *Users) verify(ctx context.Context, name string, password Secret, g guar
 		return r.User, nil
 	}
 	r, hash, active := u.hashOf(name)
+	u.hashed.Add(1)
 	right := hash.verify(password) && active
 	if !right && !hash.dear() {
 		u.nobody.verify(password) // all wrong passwords take the same time

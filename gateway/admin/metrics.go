@@ -1,69 +1,120 @@
 package admin
 
 import (
-	"bytes"
-	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 )
 
-// metrics is a status in Prometheus' text format. Labels are names from the
-// configuration, so their number is bounded by it.
-func metrics(st Status) []byte {
-	var b bytes.Buffer
-	family := func(name, kind, help string) {
-		fmt.Fprintf(&b, "# HELP headgate_%s %s\n# TYPE headgate_%[1]s %[3]s\n", name, help, kind)
-	}
-	one := func(name, kind, help string, value any) {
-		family(name, kind, help)
-		fmt.Fprintf(&b, "headgate_%s %v\n", name, value)
-	}
-	one("start_time_seconds", "gauge", "When the gateway started, in Unix time.", st.Gateway.Started.Unix())
-	one("queue_last_sequence", "counter", "Sequence number of the newest message on disk.", st.Queue.Last)
-	one("queue_bytes", "gauge", "Disk used by the queue.", st.Queue.Bytes)
-	one("queue_max_bytes", "gauge", "Disk the queue may use.", st.Queue.MaxBytes)
-	one("queue_refused_total", "counter", "Messages refused because the queue was full.", st.Queue.Refused)
-	one("clients_connected", "gauge", "Local clients that are logged in.", st.Clients.Connected)
-	one("sessions", "gauge", "Local sessions, connected or waiting.", st.Clients.Sessions)
-	one("login_failures_total", "counter", "Logins refused.", st.Clients.LoginFailures)
-	one("denied_total", "counter", "Actions refused by the rules.", st.Clients.Denied)
-	one("queue_damaged_total", "counter", "Times a damaged message was left out.", st.Queue.Damaged)
-	one("panics_total", "counter", "Connections closed after a defect of the gateway.", st.Clients.Panics)
-	family("client_dropped_total", "counter", "Messages that did not reach a local subscriber.")
-	fmt.Fprintf(&b, "headgate_client_dropped_total{reason=\"slow\"} %d\n", st.Clients.DroppedSlow)
-	fmt.Fprintf(&b, "headgate_client_dropped_total{reason=\"large\"} %d\n", st.Clients.DroppedLarge)
-	fmt.Fprintf(&b, "headgate_client_dropped_total{reason=\"expired\"} %d\n", st.Clients.DroppedOld)
-	family("link_connected", "gauge", "1 while the link is up.")
-	for _, l := range st.Links {
-		fmt.Fprintf(&b, "headgate_link_connected{link=%s} %d\n", label(l.Name), number(l.Connected))
-	}
-	family("link_waiting_messages", "gauge", "Messages on disk that the cloud has not acknowledged.")
-	for _, l := range st.Links {
-		fmt.Fprintf(&b, "headgate_link_waiting_messages{link=%s} %d\n", label(l.Name), l.Waiting)
-	}
-	family("link_delivered_total", "counter", "Messages the cloud acknowledged.")
-	for _, l := range st.Links {
-		fmt.Fprintf(&b, "headgate_link_delivered_total{link=%s} %d\n", label(l.Name), l.Delivered)
-	}
-	family("link_dropped_total", "counter", "Messages that did not reach the cloud: no rule lets them leave, too old, or refused by it and set aside until the next start.")
-	for _, l := range st.Links {
-		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"forbidden\"} %d\n", label(l.Name), l.Forbidden)
-		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"expired\"} %d\n", label(l.Name), l.Expired)
-		fmt.Fprintf(&b, "headgate_link_dropped_total{link=%s,reason=\"refused\"} %d\n", label(l.Name), l.Refused)
-	}
-	family("device_up", "gauge", "1 while the device's values can be had.")
+// metrics is everything in Prometheus' text format. Labels are names from the
+// configuration, words of ours, and the names of at most clientSeries clients,
+// so their number is bounded.
+func metrics(st Status, clients []Client, latency *Latency) []byte {
+	var p page
+	p.one("start_time_seconds", "gauge", "When the gateway started, in Unix time.", st.Gateway.Started.Unix())
+	p.family("build_info", "gauge", "Always 1.")
+	p.value("build_info", 1, "version", st.Gateway.Version, "go", runtime.Version())
+	p.process()
+	p.queue(&st.Queue)
+	p.histogram("commit_seconds", "How long commits of the queue took.", &latency.Commit)
+	p.histogram("publish_ack_seconds", "From a client's PUBLISH with QoS 1 or 2 until it was on disk and answered.", &latency.Acknowledged)
+	p.histogram("delivery_seconds", "From PUBLISH until a subscriber with QoS 1 or 2 was sent the message for the first time.", &latency.Delivered)
+	p.broker(&st.Clients)
+	p.clients(clients)
+	p.links(st.Links)
+	p.family("device_up", "gauge", "1 while the device's values can be had.")
 	for _, d := range st.Devices {
-		fmt.Fprintf(&b, "headgate_device_up{device=%s} %d\n", label(d.ID), number(d.State == "online"))
+		p.value("device_up", number(d.State == "online"), "device", d.ID)
 	}
-	return b.Bytes()
+	return p.Bytes()
 }
 
-func label(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+// process is what the system says about us; what it does not say is left out.
+func (p *page) process() {
+	p.one("goroutines", "gauge", "Goroutines.", runtime.NumGoroutine())
+	if fds, err := os.ReadDir("/proc/self/fd"); err == nil {
+		p.one("open_fds", "gauge", "Open file descriptors.", len(fds))
+	}
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		p.one("max_fds", "gauge", "File descriptors that may be open.", limit.Cur)
+	}
+	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if f := strings.Fields(string(text)); len(f) > 1 {
+			if pages, err := strconv.ParseUint(f[1], 10, 64); err == nil {
+				p.one("resident_memory_bytes", "gauge", "Memory in use.", pages*uint64(os.Getpagesize()))
+			}
+		}
+	}
 }
 
-func number(b bool) int {
-	if b {
-		return 1
+func (p *page) queue(q *QueueStatus) {
+	p.one("queue_last_sequence", "counter", "Sequence number of the newest message on disk.", q.Last)
+	p.one("queue_bytes", "gauge", "Disk used by the queue.", q.Bytes)
+	p.one("queue_max_bytes", "gauge", "Disk the queue may use.", q.MaxBytes)
+	p.one("queue_refused_total", "counter", "Messages refused because the queue was full.", q.Refused)
+	p.one("queue_damaged_total", "counter", "Times a damaged message was left out.", q.Damaged)
+}
+
+func (p *page) broker(c *ClientStatus) {
+	p.one("clients_connected", "gauge", "Local clients that are logged in.", c.Connected)
+	p.one("sessions", "gauge", "Local sessions, connected or waiting.", c.Sessions)
+	p.family("connections", "gauge", "Local clients that are logged in, by listener and version of MQTT.")
+	for _, l := range c.Listeners {
+		p.value("connections", l.Connections, "listener", l.Listener, "mqtt", l.MQTT)
 	}
-	return 0
+	p.one("messages_received_total", "counter", "Messages accepted from clients, devices and links.", c.Received)
+	p.one("messages_sent_total", "counter", "Messages handed to clients' sockets.", c.Sent)
+	p.one("received_bytes_total", "counter", "Bytes of MQTT from clients.", c.BytesIn)
+	p.one("sent_bytes_total", "counter", "Bytes of MQTT to clients.", c.BytesOut)
+	p.family("logins_total", "counter", "Logins, by how they ended.")
+	p.counts("logins_total", "result", c.Logins)
+	p.one("login_failures_total", "counter", "Logins refused.", c.LoginFailures)
+	p.family("password_checks_total", "counter", "Passwords checked: by a hash, or found right by what is remembered of reconnecting clients.")
+	p.value("password_checks_total", c.Hashed, "by", "hash")
+	p.value("password_checks_total", c.Remembered, "by", "memory")
+	p.family("lockouts", "gauge", "Locked out at the moment: addresses, and users at one address.")
+	p.value("lockouts", c.LockedUsers, "of", "user")
+	p.value("lockouts", c.LockedAddresses, "of", "address")
+	p.one("denied_total", "counter", "Actions refused by the rules.", c.Denied)
+	p.one("takeovers_total", "counter", "Connections closed because their client came again.", c.Takeovers)
+	p.family("limit_hits_total", "counter", "How often a limit was what decided.")
+	p.counts("limit_hits_total", "limit", c.LimitHits)
+	p.one("panics_total", "counter", "Connections closed after a defect of the gateway.", c.Panics)
+	p.family("client_dropped_total", "counter", "Messages that did not reach a local subscriber.")
+	p.value("client_dropped_total", c.DroppedSlow, "reason", "slow")
+	p.value("client_dropped_total", c.DroppedLarge, "reason", "large")
+	p.value("client_dropped_total", c.DroppedOld, "reason", "expired")
+	p.one("slow_clients", "gauge", "Connected clients that do not keep up.", c.Slow)
+}
+
+func (p *page) counts(name, by string, counts map[string]uint64) {
+	for _, k := range slices.Sorted(maps.Keys(counts)) {
+		p.value(name, counts[k], by, k)
+	}
+}
+
+func (p *page) links(links []LinkStatus) {
+	p.family("link_connected", "gauge", "1 while the link is up.")
+	for _, l := range links {
+		p.value("link_connected", number(l.Connected), "link", l.Name)
+	}
+	p.family("link_waiting_messages", "gauge", "Messages on disk that the cloud has not acknowledged.")
+	for _, l := range links {
+		p.value("link_waiting_messages", l.Waiting, "link", l.Name)
+	}
+	p.family("link_delivered_total", "counter", "Messages the cloud acknowledged.")
+	for _, l := range links {
+		p.value("link_delivered_total", l.Delivered, "link", l.Name)
+	}
+	p.family("link_dropped_total", "counter", "Messages that did not reach the cloud: no rule lets them leave, too old, or refused by it and set aside until the next start.")
+	for _, l := range links {
+		p.value("link_dropped_total", l.Forbidden, "link", l.Name, "reason", "forbidden")
+		p.value("link_dropped_total", l.Expired, "link", l.Name, "reason", "expired")
+		p.value("link_dropped_total", l.Refused, "link", l.Name, "reason", "refused")
+	}
 }

@@ -19,6 +19,8 @@ type Server struct {
 	Socket  string
 	Address string // host:port; empty: none
 	Status  func() Status
+	Clients func() []Client // by client id
+	Latency *Latency
 	Reload  func(by string, dry bool) (Reload, error) // its error has every problem
 	Ready   func() error                              // nil: listeners are up and the queue takes messages
 	Logger  *slog.Logger
@@ -98,6 +100,10 @@ func (s *Server) routes() *http.ServeMux {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(s.Status()) // the caller may have gone: nothing to do about it
 	})
+	mux.HandleFunc("GET /v1/clients", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(s.Clients())
+	})
 	mux.HandleFunc("POST /v1/reload", s.reload)
 	return mux
 }
@@ -116,7 +122,7 @@ func (s *Server) health() *http.ServeMux {
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		w.Write(metrics(s.Status()))
+		w.Write(metrics(s.Status(), s.Clients(), s.Latency))
 	})
 	return mux
 }

@@ -71,4 +71,27 @@ type ClientStatus struct {
 	DroppedLarge  uint64 `json:"dropped_large"`   // larger than the subscriber takes
 	DroppedOld    uint64 `json:"dropped_expired"` // their time was over
 	Panics        uint64 `json:"panics"`          // connections closed after a defect of ours
+	Received      uint64 `json:"received"`        // messages taken from clients, devices and links
+	Sent          uint64 `json:"sent"`            // handed to clients' sockets
+	BytesIn       uint64 `json:"bytes_in"`
+	BytesOut      uint64 `json:"bytes_out"`
+	Takeovers     uint64 `json:"takeovers"`
+
+	LockedUsers     int    `json:"locked_users"` // users at one address each, now
+	LockedAddresses int    `json:"locked_addresses"`
+	Hashed          uint64 `json:"passwords_hashed"`
+	Remembered      uint64 `json:"passwords_remembered"` // right without a hash, of reconnecting clients
+
+	Slow        int               `json:"slow"`         // connected and not keeping up
+	SlowClients []string          `json:"slow_clients"` // the first ten of them
+	Logins      map[string]uint64 `json:"logins"`       // by result
+	LimitHits   map[string]uint64 `json:"limit_hits"`   // by limit
+	Listeners   []ListenerStatus  `json:"listeners"`
+}
+
+// ListenerStatus counts the clients of one listener that speak one version.
+type ListenerStatus struct {
+	Listener    string `json:"listener"`
+	MQTT        string `json:"mqtt"` // "3.1.1" or "5"
+	Connections int    `json:"connections"`
 }
