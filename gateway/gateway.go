@@ -182,7 +182,7 @@ func (g *Gateway) openBroker() error {
 	g.broker, err = broker.New(broker.Config{
 		Listeners: listeners,
 		Limits:    brokerLimits(g.cfg),
-		Access:    g.gate, Queue: g.queue, Outbound: g.outbound, Version: g.opt.Version, Logger: g.log,
+		Access:    g.gate, Queue: g.queue, Outbound: g.outbound, Lost: g.lost.skip, Version: g.opt.Version, Logger: g.log,
 		Acknowledged: g.latency.Acknowledged.Observe, Delivered: g.latency.Delivered.Observe,
 	})
 	if err != nil {

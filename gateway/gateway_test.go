@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -184,5 +185,24 @@ func TestLossesAreNotForgotten(t *testing.T) {
 	g.lost.add("cloud", northbound.Expired, &m)
 	if all := g.lost.take(); len(all) != 1 || all[0].Count != 2 || all[0].From != 5 {
 		t.Errorf("losses %+v", all)
+	}
+}
+
+// Many clients that lose something are not announced one by one.
+func TestLossesOfManyClients(t *testing.T) {
+	var l losses
+	m := storequeue.Message{Topic: "a"}
+	for i := range 3 * lossClients {
+		l.skip(strconv.Itoa(i), &m)
+	}
+	all := l.take()
+	var rest uint64
+	for _, e := range all {
+		if e.Client == "*" {
+			rest = e.Count
+		}
+	}
+	if len(all) != lossClients+1 || rest != 2*lossClients {
+		t.Errorf("%d announcements, %d messages of others", len(all), rest)
 	}
 }

@@ -18,12 +18,13 @@ type losses struct {
 	all map[lossKey]*loss
 }
 
-type lossKey struct{ link, reason string }
+type lossKey struct{ link, client, reason string }
 
 // A loss is one announcement; its JSON names are stable.
 type loss struct {
-	Link   string   `json:"link"`
-	Reason string   `json:"reason"` // forbidden, expired or refused
+	Link   string   `json:"link,omitempty"`
+	Client string   `json:"client,omitempty"` // of the local broker; "*": of many
+	Reason string   `json:"reason"`           // forbidden, expired or refused; of a client session_queue
 	Count  uint64   `json:"count"`
 	Topics []string `json:"topics"` // the first ten
 	From   int64    `json:"from"`   // when the first and the last of them was accepted, Unix milliseconds
@@ -32,12 +33,19 @@ type loss struct {
 
 const (
 	lossTopics    = 10
+	lossClients   = 100 // announced one by one
 	announceEvery = 10 * time.Second
 )
 
 func (l *losses) add(link string, why northbound.Drop, m *storequeue.Message) {
 	at := m.Time.UnixMilli()
 	l.merge(&loss{Link: link, Reason: why.String(), Count: 1, Topics: []string{m.Topic}, From: at, To: at})
+}
+
+// skip adds a message that a local client will not get.
+func (l *losses) skip(client string, m *storequeue.Message) {
+	at := m.Time.UnixMilli()
+	l.merge(&loss{Client: client, Reason: "session_queue", Count: 1, Topics: []string{m.Topic}, From: at, To: at})
 }
 
 // merge adds a loss to what is to be announced.
@@ -47,8 +55,12 @@ func (l *losses) merge(more *loss) {
 	if l.all == nil {
 		l.all = map[lossKey]*loss{}
 	}
-	k := lossKey{more.Link, more.Reason}
+	k := lossKey{more.Link, more.Client, more.Reason}
 	e := l.all[k]
+	if e == nil && more.Client != "" && len(l.all) >= lossClients {
+		more.Client, k.client = "*", "*"
+		e = l.all[k]
+	}
 	if e == nil {
 		l.all[k] = more
 		return
@@ -104,7 +116,7 @@ func (g *Gateway) sayLosses(ctx context.Context) {
 			g.lost.merge(e)
 			continue
 		}
-		g.log.Error("messages will not be delivered", "link", e.Link, "reason", e.Reason, "count", e.Count,
+		g.log.Error("messages will not be delivered", "link", e.Link, "client", e.Client, "reason", e.Reason, "count", e.Count,
 			"topics", e.Topics, "from", time.UnixMilli(e.From), "to", time.UnixMilli(e.To))
 	}
 }

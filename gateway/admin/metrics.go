@@ -89,6 +89,7 @@ func (p *page) broker(c *ClientStatus) {
 	p.value("client_dropped_total", c.DroppedSlow, "reason", "slow")
 	p.value("client_dropped_total", c.DroppedLarge, "reason", "large")
 	p.value("client_dropped_total", c.DroppedOld, "reason", "expired")
+	p.value("client_dropped_total", c.DroppedQueue, "reason", "queue")
 	p.one("slow_clients", "gauge", "Connected clients that do not keep up.", c.Slow)
 }
 

@@ -70,6 +70,7 @@ type ClientStatus struct {
 	DroppedSlow   uint64 `json:"dropped_slow"`    // QoS 0, the subscriber did not read fast enough
 	DroppedLarge  uint64 `json:"dropped_large"`   // larger than the subscriber takes
 	DroppedOld    uint64 `json:"dropped_expired"` // their time was over
+	DroppedQueue  uint64 `json:"dropped_queue"`   // too much waited for the client
 	Panics        uint64 `json:"panics"`          // connections closed after a defect of ours
 	Received      uint64 `json:"received"`        // messages taken from clients, devices and links
 	Sent          uint64 `json:"sent"`            // handed to clients' sockets

@@ -53,6 +53,10 @@ type Config struct {
 	// are called for every message and must be quick. Nil: nobody.
 	Acknowledged, Delivered func(time.Duration)
 
+	// Lost is called for each message that is skipped because too much waits for
+	// a client. It must be quick. Nil: they are only counted.
+	Lost func(clientID string, m *storequeue.Message)
+
 	Version string       // for $SYS/broker/version
 	Logger  *slog.Logger // default: discard
 }
@@ -66,6 +70,7 @@ type Broker struct {
 	version   string
 	queue     *storequeue.Queue
 	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
+	lost      func(clientID string, m *storequeue.Message)
 	log       *slog.Logger
 
 	acknowledged, delivered func(time.Duration)
@@ -107,7 +112,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		listeners: cfg.Listeners, access: cfg.Access,
-		queue: cfg.Queue, outbound: cfg.Outbound, version: cfg.Version, log: cfg.Logger,
+		queue: cfg.Queue, outbound: cfg.Outbound, lost: cfg.Lost, version: cfg.Version, log: cfg.Logger,
 		acknowledged: cfg.Acknowledged, delivered: cfg.Delivered,
 		rarely:   throttle{burst: 5, rate: 5},
 		told:     throttle{burst: 100, rate: 10},
@@ -178,6 +183,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	tasks.Go(func() { b.sysLoop(ctx, sysInterval) })
 	tasks.Go(func() { b.foldLoop(ctx) })
 	tasks.Go(func() { b.ledgerLoop(ctx) })
+	tasks.Go(func() { b.excessLoop(ctx) })
 	tasks.Go(func() { b.leftOutLoop(ctx) })
 	close(b.ready)
 

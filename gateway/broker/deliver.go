@@ -50,6 +50,7 @@ func (d *delivery) end() {
 // deliver begins with what is not acknowledged, so that a new connection sees
 // first what the last one left open.
 func (c *conn) deliver(ctx context.Context) {
+	c.farewell()
 	reader := c.session.reader
 	after := reader.Acked()
 	for {

@@ -6,10 +6,11 @@ import "slices"
 // the log's order. It knows nothing of sockets; whoever uses it holds the
 // session's lock.
 type flight struct {
-	items    []item   // by rising sequence; no two finished ones are neighbours
-	seen     uint64   // the newest sequence begun or skipped
-	open     int      // sent on this connection and not finished
-	recorded []uint64 // rising: PUBREC received, and the cursor on disk is not past it
+	items     []item   // by rising sequence; no two finished ones are neighbours
+	seen      uint64   // the newest sequence begun or skipped
+	open      int      // sent on this connection and not finished
+	recorded  []uint64 // rising: PUBREC received, and the cursor on disk is not past it
+	abandoned []uint16 // packet ids of skipped messages that the client may have
 }
 
 // An item is one message of the log on its way, or several finished ones that

@@ -31,6 +31,7 @@ const (
 	limitSessionsPerIdentity
 	limitSubscriptions
 	limitSubscriptionsTotal
+	limitSessionQueue
 	limitRetained
 	limitOutbox
 	limitOutboxTotal
@@ -47,7 +48,8 @@ var limitNames = [limitCount]string{
 	limitTopicLevels: "topic_levels", limitTopicAliases: "topic_aliases", limitUserProperties: "user_properties",
 	limitSessions: "sessions", limitSessionsPerIdentity: "sessions_per_identity",
 	limitSubscriptions: "subscriptions", limitSubscriptionsTotal: "subscriptions_total", limitRetained: "retained",
-	limitOutbox: "outbox", limitOutboxTotal: "outbox_total",
+	limitSessionQueue: "session_queue",
+	limitOutbox:       "outbox", limitOutboxTotal: "outbox_total",
 }
 
 // hits count how often each limit was what decided.

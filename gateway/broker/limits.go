@@ -14,6 +14,7 @@ type Limits struct {
 	Subscriptions    int           // of one client; default 1,000
 	AllSubscriptions int           // of all clients; default 200,000
 	SessionExpiry    time.Duration // the longest a session outlives its connection; default 7 days
+	SessionQueue     int64         // bytes of log waiting for one session, beyond which its oldest messages are skipped; default 64 MiB
 	KeepAlive        time.Duration // the longest that a client may choose, rounded up to seconds, at most 65,535; default: any, and none
 	Sessions         int           // connected or waiting for their client; default 20,000
 	SessionsPerUser  int           // of one identity; default 1,000
@@ -54,6 +55,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Write, 10*time.Second)
 	fill(&l.Outbox, 256<<10)
 	fill(&l.OutboxTotal, 64<<20)
+	fill(&l.SessionQueue, 64<<20)
 	fill(&l.Aliases, 16)
 	return l
 }

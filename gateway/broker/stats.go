@@ -16,6 +16,7 @@ type Stats struct {
 	DroppedSlow    uint64 // QoS 0, the subscriber's socket was full
 	DroppedLarge   uint64 // larger than the subscriber takes
 	DroppedExpired uint64
+	DroppedQueue   uint64 // too much waited for the session
 	AuthFailures   uint64
 	ProtocolErrors uint64
 	RefusedSockets uint64 // closed before login: too many
@@ -31,7 +32,7 @@ type Stats struct {
 // counters are what Stats is read from.
 type counters struct {
 	received, delivered, denied, refused                       atomic.Uint64
-	droppedSlow, droppedLarge, droppedExpired                  atomic.Uint64
+	droppedSlow, droppedLarge, droppedExpired, droppedQueue    atomic.Uint64
 	authFailures, protocolErrors, refusedSockets, acceptErrors atomic.Uint64
 	takeovers, panics                                          atomic.Uint64
 	hits                                                       hits
@@ -45,8 +46,8 @@ func (b *Broker) Stats() Stats {
 	s := Stats{
 		Received: c.received.Load(), Delivered: c.delivered.Load(), Denied: c.denied.Load(), Refused: c.refused.Load(),
 		DroppedSlow: c.droppedSlow.Load(), DroppedLarge: c.droppedLarge.Load(),
-		DroppedExpired: c.droppedExpired.Load(),
-		AuthFailures:   c.authFailures.Load(), ProtocolErrors: c.protocolErrors.Load(),
+		DroppedExpired: c.droppedExpired.Load(), DroppedQueue: c.droppedQueue.Load(),
+		AuthFailures: c.authFailures.Load(), ProtocolErrors: c.protocolErrors.Load(),
 		RefusedSockets: c.refusedSockets.Load(), AcceptErrors: c.acceptErrors.Load(),
 		Takeovers: c.takeovers.Load(), Panics: c.panics.Load(),
 		LimitHits: c.hits.snapshot(),

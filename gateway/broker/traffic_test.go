@@ -52,6 +52,7 @@ func TestClients(t *testing.T) {
 	if after.Logins["ok"] != 3 || after.Logins["bad_credentials"] != 0 {
 		t.Errorf("logins %v", after.Logins)
 	}
+	s.ping() // its PUBACK has been taken
 	got := h.b.Clients()
 	if len(got) != 3 {
 		t.Fatalf("clients %+v", got)

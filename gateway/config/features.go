@@ -11,11 +11,6 @@ var unavailable = []struct {
 	instead string
 	used    func(*file) []place
 }{
-	{"broker.limits.session_queue", "session_queue other than 64MiB", "remove it",
-		func(f *file) []place {
-			l := &f.broker.limits.sessionQueue
-			return when(l.good() && l.v != 64<<20, l.at)
-		}},
 	{"queue.encryption", "encryption: true", "remove it or set encryption: false; use an encrypted disk",
 		func(f *file) []place { return when(f.queue.encryption.v, f.queue.encryption.at) }},
 	{"queue.lanes", "more than one lane", `keep one lane, with topics: ["#"], or remove lanes`,
