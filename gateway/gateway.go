@@ -119,7 +119,7 @@ func (g *Gateway) openDisk() error {
 			ErrSetup, data, id.ID, g.cfg.Gateway.ID)
 	}
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
-		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log,
+		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged,
 		Committed: func(_ int, took time.Duration) { g.latency.Commit.Observe(took) },
 	})
 	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {

@@ -206,3 +206,39 @@ func TestLossesOfManyClients(t *testing.T) {
 		t.Errorf("%d announcements, %d messages of others", len(all), rest)
 	}
 }
+
+// A message that the disk has changed is announced once, however often it is
+// come across.
+func TestDamageIsAnnounced(t *testing.T) {
+	dir := t.TempDir()
+	const text = self1 + "access: {rules: [{allow: subscribe, who: \"link:cloud\", topics: [\"#\"]}]}\nnorthbound:\n" +
+		"  - {name: cloud, servers: [\"mqtts://localhost:1\"], ca: a, certificate: b, key: c, send: [{topics: [\"#\"]}]}\n"
+	g, _ := open(t, load(t, dir, text))
+	for _, payload := range []string{"first", "to be damaged", "last"} {
+		m := storequeue.Message{Topic: "a", Payload: []byte(payload), For: []storequeue.Mark{{Reader: g.links[0].reader.ID(), QoS: 1}}}
+		if err := g.queue.Append(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.Close()
+	segments, err := filepath.Glob(filepath.Join(dir, "data", "queue", "seg-*"))
+	if err != nil || len(segments) != 1 {
+		t.Fatalf("segments %v, %v", segments, err)
+	}
+	disk, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(segments[0], bytes.ReplaceAll(disk, []byte("damaged"), []byte("DAMAGED")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g, _ = open(t, load(t, dir, text))
+	for range 2 {
+		if msgs, err := g.links[0].reader.Poll(0, 10); err != nil || len(msgs) != 2 {
+			t.Fatalf("%d messages, %v; want 2", len(msgs), err)
+		}
+	}
+	if all := g.lost.take(); len(all) != 1 || all[0].Count != 1 || all[0].Reason != "damaged" || all[0].Link != "" {
+		t.Errorf("losses %+v", all)
+	}
+}

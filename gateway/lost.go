@@ -14,21 +14,22 @@ import (
 // losses gathers what will not be delivered until it is announced on
 // hg/{gateway}/lost: how many, which topics, from when to when, and why.
 type losses struct {
-	mu  sync.Mutex // covers all
-	all map[lossKey]*loss
+	mu      sync.Mutex // covers the fields below
+	all     map[lossKey]*loss
+	damaged map[uint64]bool // sequence numbers that were told, maxDamaged at most
 }
 
 type lossKey struct{ link, client, reason string }
 
 // A loss is one announcement; its JSON names are stable.
 type loss struct {
-	Link   string   `json:"link,omitempty"`
+	Link   string   `json:"link,omitempty"`   // none with damaged: whom they were for cannot be read
 	Client string   `json:"client,omitempty"` // of the local broker; "*": of many
-	Reason string   `json:"reason"`           // forbidden, expired or refused; of a client session_queue
+	Reason string   `json:"reason"`           // forbidden, expired, refused or damaged; of a client session_queue
 	Count  uint64   `json:"count"`
-	Topics []string `json:"topics"` // the first ten
+	Topics []string `json:"topics"` // the first ten; none with damaged
 	From   int64    `json:"from"`   // when the first and the last of them was accepted, Unix milliseconds
-	To     int64    `json:"to"`
+	To     int64    `json:"to"`     // with damaged: was found
 }
 
 const (
@@ -46,6 +47,28 @@ func (l *losses) add(link string, why northbound.Drop, m *storequeue.Message) {
 func (l *losses) skip(client string, m *storequeue.Message) {
 	at := m.Time.UnixMilli()
 	l.merge(&loss{Client: client, Reason: "session_queue", Count: 1, Topics: []string{m.Topic}, From: at, To: at})
+}
+
+// maxDamaged bounds what is remembered of damaged messages; it is a disk for
+// the bin long before.
+const maxDamaged = 10_000
+
+// addDamaged counts the message with that sequence number, once.
+func (l *losses) addDamaged(seq uint64) {
+	l.mu.Lock()
+	known := l.damaged[seq] || len(l.damaged) >= maxDamaged
+	if !known {
+		if l.damaged == nil {
+			l.damaged = map[uint64]bool{}
+		}
+		l.damaged[seq] = true
+	}
+	l.mu.Unlock()
+	if known {
+		return
+	}
+	now := time.Now().UnixMilli()
+	l.merge(&loss{Reason: "damaged", Count: 1, Topics: []string{}, From: now, To: now})
 }
 
 // merge adds a loss to what is to be announced.

@@ -27,6 +27,11 @@ type Config struct {
 	MustExist   bool         // a missing queue is ErrMissing instead of a fresh start
 	Logger      *slog.Logger // default: discard
 
+	// Damaged is told of each damaged message that a reader leaves out, of the same
+	// one again by every reader and reading that comes to it. It must be quick. Nil:
+	// nobody; it is logged anyway.
+	Damaged func(seq uint64)
+
 	// Committed is told of each commit: how many messages, and how long it took.
 	// The committer calls it; it must be quick. Nil: nobody.
 	Committed func(messages int, took time.Duration)

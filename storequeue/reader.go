@@ -180,6 +180,9 @@ func (h *haul) skip(seq uint64, err error) error {
 	q := h.r.q
 	q.damaged.Add(1)
 	q.log.Error("a message on disk is damaged and left out; check the disk", "sequence", seq, "reader", h.r.name, "error", err)
+	if q.cfg.Damaged != nil {
+		q.cfg.Damaged(seq)
+	}
 	return nil
 }
 
