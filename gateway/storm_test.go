@@ -42,8 +42,9 @@ type storm struct {
 	*site
 	gateway *process
 	swarm   *rpc.Client
-	order   Order // what all orders have in common
-	alone   int   // bytes of the gateway before anybody came
+	early   *rpc.Client // a swarm too: how it is served is not the other one's doing
+	order   Order       // what all orders have in common
+	alone   int         // bytes of the gateway before anybody came
 }
 
 // newStorm has users d-0 to d-(n-1) and, for the swarm's certificates, a CA.
@@ -82,7 +83,7 @@ access:
 	}
 	s.gateway = startProgram(t, []string{filepath.Join(bin, "shipped"), "run", "--config", s.config})
 	s.alone = s.resident(t, "VmRSS")
-	s.swarm = startSwarm(t, filepath.Join(bin, "swarm"))
+	s.swarm, s.early = startSwarm(t, filepath.Join(bin, "swarm")), startSwarm(t, filepath.Join(bin, "swarm"))
 	return s
 }
 
@@ -138,29 +139,45 @@ func startSwarm(t *testing.T, path string) *rpc.Client {
 	}{out, in})
 }
 
-// do gives the swarm an order.
-func (s *storm) do(t *testing.T, what string, change func(*Order)) Report {
+// do gives a swarm an order.
+func (s *storm) do(t *testing.T, swarm *rpc.Client, what string, o Order) Report {
 	t.Helper()
-	o := s.order
-	if change != nil {
-		change(&o)
-	}
 	var r Report
-	if err := s.swarm.Call("Swarm."+what, o, &r); err != nil {
+	if err := swarm.Call("Swarm."+what, o, &r); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 	return r
 }
 
-// all is do for an order that every client must carry out, and logs it.
-func (s *storm) all(t *testing.T, what string, change func(*Order)) Report {
+// all is an order that every client must carry out.
+func (s *storm) all(t *testing.T, what string, change func(*Order)) {
 	t.Helper()
-	r := s.do(t, what, change)
-	if r.In != s.order.Count {
-		t.Fatalf("%s: %d of %d: %v", what, r.In, s.order.Count, r.Errors)
+	few, many := s.few(), s.many(change)
+	if r := s.do(t, s.early, what, few); r.In != few.Count {
+		t.Fatalf("%s: %d of %d: %v", what, r.In, few.Count, r.Errors)
+	}
+	r := s.do(t, s.swarm, what, many)
+	if r.In != many.Count {
+		t.Fatalf("%s: %d of %d: %v", what, r.In, many.Count, r.Errors)
 	}
 	t.Logf("%s: %v", what, r)
-	return r
+}
+
+const early = 20 // clients that stay while the others lose the network
+
+func (s *storm) few() Order {
+	o := s.order
+	o.Count = early
+	return o
+}
+
+func (s *storm) many(change func(*Order)) Order {
+	o := s.order
+	if change != nil {
+		change(&o)
+	}
+	o.First, o.Count = early, o.Count-early
+	return o
 }
 
 // resident is the gateway's memory in bytes: now, or at its highest.
@@ -189,7 +206,7 @@ func (s *storm) settled(t *testing.T) int {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	least := s.resident(t, "VmRSS")
-	for calm := 0; calm < 150; calm++ {
+	for calm := 0; calm < 130; calm++ {
 		<-tick.C
 		if now := s.resident(t, "VmRSS"); now < least-least/100 {
 			least, calm = now, 0
@@ -249,31 +266,49 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-const early = 20 // clients that stay while the others lose the network
-
 // again cuts nearly all off and lets them come back.
 func (s *storm) again(t *testing.T, change func(*Order)) {
 	t.Helper()
-	few := func(o *Order) { o.Count = early }
-	rest := func(o *Order) {
-		if change != nil {
-			change(o)
-		}
-		o.First, o.Count = early, o.Count-early
-	}
-	s.do(t, "Listen", few)
-	s.do(t, "Wait", func(o *Order) { o.Within = time.Second })
-	calm := s.do(t, "Hear", few)
-	s.do(t, "Cut", rest)
-	s.do(t, "Listen", few)
-	back := s.do(t, "Arrive", rest)
-	busy := s.do(t, "Hear", few)
-	t.Logf("storm of %d: %v", s.order.Count-early, back)
+	few, many := s.few(), s.many(change)
+	second := few
+	second.Within = time.Second
+	s.do(t, s.early, "Listen", few)
+	s.do(t, s.early, "Wait", second)
+	calm := s.do(t, s.early, "Hear", few)
+	s.do(t, s.swarm, "Cut", many)
+	s.do(t, s.early, "Listen", few)
+	back := s.do(t, s.swarm, "Arrive", many)
+	busy := s.do(t, s.early, "Hear", few)
+	t.Logf("storm: %v", back)
 	t.Logf("those who stayed: their messages %v; before, %v", busy, calm)
-	if back.In != s.order.Count-early || back.Took > time.Minute {
-		t.Errorf("%d of %d are back after %v, want all within a minute: %v", back.In, s.order.Count-early, back.Took, back.Errors)
+	if back.In != many.Count || back.Took > time.Minute {
+		t.Errorf("%d of %d are back after %v, want all within a minute: %v", back.In, many.Count, back.Took, back.Errors)
 	}
 	if busy.In == 0 || os.Getenv("PROVE") != "" && busy.P99 > time.Second { // the tests of other packages take what they take
 		t.Errorf("those who stayed were served slowly: %v", busy)
+	}
+}
+
+// Who connects and says nothing is gone after ten seconds at most, and costs
+// little until then. Most do not get that far: see broker.Limits.PreLogin.
+func TestSilentSockets(t *testing.T) {
+	n := 200
+	if os.Getenv("PROVE") != "" {
+		n = 2000
+	}
+	s := newStorm(t, early, true)
+	s.all(t, "Arrive", nil)
+	before := s.resident(t, "VmHWM")
+	began := time.Now()
+	silent := s.order
+	silent.First, silent.Count, silent.Within = 1000, n, 30*time.Second
+	gone := s.do(t, s.swarm, "Stay", silent)
+	cost := s.resident(t, "VmHWM") - before
+	t.Logf("%d silent sockets cost %d KiB at most; gone: %v", n, cost>>10, gone)
+	if gone.In != n || gone.Took > 11*time.Second {
+		t.Errorf("after %v %d of %d are gone: %v", time.Since(began), gone.In, n, gone.Errors)
+	}
+	if cost > 20*mib {
+		t.Errorf("they cost %d MiB, want at most 20", cost/mib)
 	}
 }

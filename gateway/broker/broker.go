@@ -83,6 +83,7 @@ type Broker struct {
 	ledger   ledger
 	before   uint64 // the log's end when the gateway started: up to there, anything may have been sent before
 	door     door
+	turns    turns
 	outboxes budget
 	stats    counters
 
@@ -121,6 +122,7 @@ func New(cfg Config) (*Broker, error) {
 		sessions: map[string]*session{},
 		owners:   map[string]int{},
 		conns:    map[*conn]struct{}{},
+		turns:    newTurns(),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)

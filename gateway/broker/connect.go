@@ -76,6 +76,7 @@ func (c *conn) handshake() error {
 	deadline := c.accepted.Add(c.limits.Handshake)
 	c.readBy(deadline)
 	c.tls.SetWriteDeadline(deadline) // the outbox sets its own
+	defer c.tls.NetConn().(*shaking).over()
 	return c.tls.Handshake()
 }
 

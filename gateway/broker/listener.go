@@ -82,7 +82,7 @@ func (b *Broker) admit(l *Listener, raw net.Conn) *conn {
 		raw.Close()
 		return nil
 	}
-	return newConn(b, l, raw, tls.Server(raw, conf))
+	return newConn(b, l, raw, tls.Server(&shaking{Conn: raw, turns: b.turns}, conf))
 }
 
 // wait reports whether d passed before ctx ended.
