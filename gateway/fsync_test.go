@@ -103,3 +103,19 @@ func checkTrace(t *testing.T, path string) {
 	text, _ := os.ReadFile(path)
 	t.Errorf("no PUBACK in the trace:\n%s", text)
 }
+
+// What a killed gateway left to the system's cache is on disk before the next
+// one relies on it.
+func TestStartSyncsWhatItReads(t *testing.T) {
+	config, _ := localSite(t)
+	startGateway(t, config).kill()
+	trace := filepath.Join(t.TempDir(), "trace")
+	startGateway(t, config, "strace", "-D", "-f", "-y", "-e", "trace=fsync,fdatasync", "-o", trace).kill()
+	for _, file := range []string{"queue/seg-0000000000000001.db", "queue/state.db"} {
+		synced := regexp.MustCompile(`fsync\(\d+<[^>]*` + regexp.QuoteMeta(file) + `>\) *= 0`)
+		waitFor(t, func() bool { // strace ends a moment later
+			text, err := os.ReadFile(trace)
+			return err == nil && synced.Match(text)
+		})
+	}
+}

@@ -121,6 +121,11 @@ func (q *Queue) openSegments() error {
 	for i, first := range firsts {
 		path := segmentPath(q.dir, first)
 		if i == len(firsts)-1 {
+			// A process that was killed may have left its last commit to the system's
+			// cache. What is read from here on counts as being on disk.
+			if err := syncPath(path); err != nil {
+				return fmt.Errorf("sync %s: %w", path, err)
+			}
 			taken, err := takeBack(path, q.state.epoch, first)
 			if err != nil {
 				return fmt.Errorf("take back the last commit of %s: %w", path, err)

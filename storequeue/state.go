@@ -51,6 +51,9 @@ var (
 func openState(dir string) (*state, error) {
 	s := &state{nudge: make(chan struct{}, 1)}
 	path := filepath.Join(dir, stateFile)
+	if err := syncPath(path); err != nil { // what a killed process left to the system's cache
+		return nil, fmt.Errorf("sync %s: %w", path, err)
+	}
 	err := guard(func() (err error) {
 		if s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false)); err != nil {
 			return err
