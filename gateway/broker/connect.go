@@ -76,7 +76,11 @@ func (c *conn) handshake() error {
 	deadline := c.accepted.Add(c.limits.Handshake)
 	c.readBy(deadline)
 	c.tls.SetWriteDeadline(deadline) // the outbox sets its own
-	defer c.tls.NetConn().(*shaking).over()
+	turn := c.tls.NetConn().(*shaking)
+	defer turn.over()
+	if err := turn.await(); err != nil {
+		return err
+	}
 	return c.tls.Handshake()
 }
 

@@ -17,6 +17,17 @@ type shaking struct {
 	net.Conn
 	turns turns // nil: the handshake is over
 	mine  bool
+
+	first [1]byte
+	ahead bool // first was read and is to be given to TLS
+}
+
+// await returns when the peer has said something. Waiting here takes a quarter
+// of the stack that waiting inside TLS does.
+func (s *shaking) await() error {
+	_, err := s.Conn.Read(s.first[:])
+	s.ahead = err == nil
+	return err
 }
 
 // Read gives the turn away and takes one when there is something to compute.
@@ -26,10 +37,18 @@ func (s *shaking) Read(p []byte) (int, error) {
 		return s.Conn.Read(p)
 	}
 	s.pass()
-	n, err := s.Conn.Read(p)
+	n, err := s.read(p)
 	s.turns <- struct{}{} // those who have one do not keep it long
 	s.mine = true
 	return n, err
+}
+
+func (s *shaking) read(p []byte) (int, error) {
+	if s.ahead && len(p) > 0 {
+		s.ahead = false
+		return copy(p, s.first[:]), nil
+	}
+	return s.Conn.Read(p)
 }
 
 func (s *shaking) pass() {
