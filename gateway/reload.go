@@ -35,7 +35,7 @@ func (g *Gateway) Reload(by string, dry bool) (admin.Reload, error) {
 	g.gate.SetRules(rules)
 	g.broker.SetLimits(brokerLimits(adopted))
 	g.inForce = adopted
-	g.broker.Recheck(g.gate.Current) // roles may have changed
+	g.broker.Recheck() // roles may have changed
 	g.log.Info("configuration reloaded", "event", "reload", "by", by,
 		"applied", paths(report.Applied), "needs_restart", paths(report.Restart))
 	return report, nil

@@ -64,7 +64,7 @@ func (g *Gateway) watchAccess(ctx context.Context) error {
 		if last = now; changedUsers || changedTLS {
 			failed = ""
 			g.log.Info("changed files were taken over", "event", "reload", "by", "change of a file", "users", changedUsers, "tls", changedTLS)
-			g.broker.Recheck(g.gate.Current)
+			g.broker.Recheck()
 		}
 	}
 }

@@ -71,6 +71,7 @@ func TestTrail(t *testing.T) {
 	h.gate.SetRules(rules(t, rule(false, "*", both, "no/#"), rule(true, "*", both, "#")))
 	first := h.login(mqtt.V5, "alice", "a", durable)
 	first.publish("no/a\nevent=connect", "x", 0)
+	first.ping()
 	second := h.login(mqtt.V311, "alice", "a")
 	first.expectClosed()
 	second.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "no/#"}}})
@@ -79,6 +80,7 @@ func TestTrail(t *testing.T) {
 	second.expectClosed()
 	third := h.login(mqtt.V5, "bob", "b")
 	third.nc.Close()
+	h.untilFree("b")
 	h.dial(mqtt.V5).connect("alice", "evil\nid")
 	wrong := h.dial(mqtt.V5)
 	wrong.connect("alice", "w", func(req *mqtt.Connect) { req.Password = []byte("canary") })
@@ -178,8 +180,10 @@ func TestTrailOfLockout(t *testing.T) {
 func TestTrailOfExpiry(t *testing.T) {
 	h, tr := openTrail(t, Limits{})
 	c := h.login(mqtt.V5, "alice", "a", func(req *mqtt.Connect) { req.CleanStart, req.SessionExpiry = false, 1 })
+	c.subscribe("a", 1)
 	c.send(&mqtt.Disconnect{})
 	c.expectClosed()
+	h.login(mqtt.V5, "bob", "b").publish("a", "x", 1)
 	deadline := time.Now().Add(patience)
 	for len(tr.events(t, eventExpired)) == 0 {
 		if time.Now().After(deadline) {
@@ -190,5 +194,8 @@ func TestTrailOfExpiry(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
+	}
+	if !has(tr.events(t, eventExpired), map[string]any{"client": "a", "identity": "alice", "waiting": 1.0}) {
+		t.Errorf("the trail is\n%s", tr)
 	}
 }

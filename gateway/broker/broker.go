@@ -24,7 +24,8 @@ type Access interface {
 	Authenticate(ctx context.Context, c access.Credentials) (access.Identity, error)
 	Allow(id access.Identity, action access.Action, topic string) bool
 	AllowFilter(id access.Identity, filter string) bool
-	Lookup(name string) access.Identity // the roles of an author who is not here
+	Lookup(name string) access.Identity                        // the roles of an author who is not here
+	Current(id access.Identity) (now access.Identity, ok bool) // with the roles of now; false: nobody any more
 }
 
 // A Listener is one address to serve.
@@ -228,16 +229,16 @@ func (b *Broker) connections() []*conn {
 	return all
 }
 
-// Recheck asks current, after users or roles have changed, who each client is
-// now, and closes the connections of those who are somebody else or nobody, or
-// whose certificate its listener would not take any more. Their sessions stay;
-// they may log in again. Changed rules need no Recheck.
-func (b *Broker) Recheck(current func(access.Identity) (access.Identity, bool)) {
+// Recheck asks, after users, roles or certificates have changed, who each client
+// is now, and closes the connections of those who are somebody else or nobody,
+// or whose certificate its listener would not take any more. Their sessions
+// stay; they may log in again. Changed rules need no Recheck.
+func (b *Broker) Recheck() {
 	for _, c := range b.connections() {
 		if !c.greeted.Load() {
 			continue
 		}
-		if now, ok := current(c.id); !ok || !reflect.DeepEqual(now, c.id) || !c.trusted() {
+		if now, ok := b.access.Current(c.id); !ok || !reflect.DeepEqual(now, c.id) || !c.trusted() {
 			c.close(mqtt.AdministrativeAction)
 		}
 	}

@@ -236,3 +236,34 @@ func TestPaceLimitsPublishing(t *testing.T) {
 		}
 	})
 }
+
+// A right that is taken away while a durable client is away holds when it comes
+// back, also after a restart in between; what it kept the right to it gets.
+func TestRightsLostWhileAway(t *testing.T) {
+	h := open(t, Limits{})
+	away := h.login(mqtt.V5, "bob", "away", durable)
+	away.subscribe("#", 1)
+	away.subscribe("$share/g/hr/#", 2)
+	away.send(&mqtt.Disconnect{})
+	away.expectClosed()
+	p := h.login(mqtt.V5, "alice", "p")
+	p.publish("hr/live", "secret", 1)
+	p.publish("hr/kept", "secret", 2, retain)
+	p.publish("open", "first", 1)
+	h.gate.SetRules(rules(t, rule(false, "bob", sub, "hr/#"), rule(true, "*", both, "#")))
+	p.publish("hr/later", "secret", 1)
+	h.restart()
+	h.login(mqtt.V5, "alice", "p").publish("open", "second", 1)
+	back := h.dial(mqtt.V5)
+	if ack := back.connect("bob", "away", durable); !ack.SessionPresent {
+		t.Error("the session is gone")
+	}
+	back.expectMessage("first")
+	back.expectMessage("second")
+	back.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "hr/#"}, {Filter: "$share/g/hr/#"}}})
+	if a := expect[*mqtt.Suback](back); a.Codes[0] != mqtt.NotAuthorized || a.Codes[1] != mqtt.NotAuthorized {
+		t.Errorf("SUBACK %v", a.Codes)
+	}
+	h.login(mqtt.V5, "carol", "last").publish("open", "third", 1)
+	back.expectMessage("third")
+}

@@ -235,8 +235,11 @@ func (b *Broker) detach(c *conn) {
 	s := c.session
 	s.conn.CompareAndSwap(c, nil)
 	w := c.will
-	if c.code == mqtt.ServerShuttingDown {
-		w = nil // the client did not go: we did
+	switch {
+	case c.code == mqtt.ServerShuttingDown: // the client did not go: we did
+		w = nil
+	case c.code == mqtt.AdministrativeAction && !c.trusted(): // its certificate has no voice any more
+		w = nil
 	}
 	if w != nil && (w.delay == 0 || s.expiry == 0) {
 		b.publishWill(w)

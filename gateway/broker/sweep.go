@@ -81,6 +81,10 @@ func (b *Broker) settleSweep(ended []*session, wills []*will) {
 		b.publishWill(w)
 	}
 	for _, s := range ended {
+		var waited uint64
+		if s.reader != nil {
+			waited = s.reader.Waiting()
+		}
 		if err := b.wipe(s); err != nil {
 			b.log.Error("end session: trying again", "client", s.clientID, "error", err)
 			b.mu.Lock()
@@ -89,7 +93,7 @@ func (b *Broker) settleSweep(ended []*session, wills []*will) {
 			b.letGo(s)
 			continue
 		}
-		b.tell(slog.LevelInfo, eventExpired, "session expired", "client", s.clientID, "identity", s.owner)
+		b.tell(slog.LevelInfo, eventExpired, "session expired", "client", s.clientID, "identity", s.owner, "waiting", waited)
 		b.drop(s)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"math/big"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,14 +131,42 @@ func TestAnonymous(t *testing.T) {
 	}
 }
 
+// expelling is a password for everybody but one.
+type expelling struct {
+	password
+	who atomic.Pointer[string] // nil: nobody yet
+}
+
+func (e *expelling) Current(id access.Identity) (access.Identity, bool) {
+	who := e.who.Load()
+	return id, who == nil || *who != id.Name
+}
+
+// Who was removed is cut, and his will, delayed or not, is not heard.
 func TestRecheck(t *testing.T) {
 	h := open(t, Limits{})
-	alice, bob := h.login(mqtt.V5, "alice", "a"), h.login(mqtt.V5, "bob", "b")
-	h.b.Recheck(func(id access.Identity) (access.Identity, bool) { return id, id.Name != "bob" })
+	gate := &expelling{password: password{h.gate}}
+	h.b.access = gate
+	alice := h.login(mqtt.V5, "alice", "a")
+	alice.subscribe("#", 1)
+	will := func(delay uint32) func(*mqtt.Connect) {
+		return func(r *mqtt.Connect) {
+			durable(r)
+			r.Will = &mqtt.Will{Topic: "will", Payload: []byte("gone"), QoS: 1, Retain: true, Delay: delay}
+		}
+	}
+	bob := h.login(mqtt.V5, "bob", "b", will(0))
+	h.login(mqtt.V5, "bob", "later", will(600)).nc.Close()
+	h.untilFree("later")
+	who := "bob"
+	gate.who.Store(&who)
+	h.b.Recheck()
 	if code := bob.expectClosed(); code != mqtt.AdministrativeAction {
 		t.Errorf("bob was told %v", code)
 	}
-	alice.ping()
+	h.untilFree("b")
+	h.b.sweep(time.Now().Add(11 * time.Minute))
+	h.sentinel(alice)
 }
 
 func TestShutdown(t *testing.T) {

@@ -28,9 +28,11 @@ func newWill(from access.Identity, w *mqtt.Will) *will {
 	return n
 }
 
-// publishWill sends a will if its author may still publish there.
+// publishWill sends a will if its author is still somebody, and may, with the
+// roles of now, publish there.
 func (b *Broker) publishWill(w *will) {
-	if b.verdict(w.from, &w.msg) != mqtt.Success {
+	from, ok := b.access.Current(w.from)
+	if !ok || b.verdict(from, &w.msg) != mqtt.Success {
 		return
 	}
 	p := b.newPublication()
