@@ -119,6 +119,7 @@ var testEdges = []edge{
 	{"plugins/*", "plugins/sdk/wire", "what it says about itself"},
 	{"northbound", "gateway/broker", "a cloud that is not paho's"},
 	{"northbound", "gateway/mqtt", "a cloud that misbehaves"},
+	{"gateway/access", "gateway/client", "asks mosquitto what its own acl_file allows"},
 	{"gateway/broker", "github.com/eclipse/paho.golang", "a client that shares no code with the broker"},
 	{"gateway/broker", "gateway/client", "a client"},
 	{"gateway/broker", "gateway/pki", "certificates for its listeners"},

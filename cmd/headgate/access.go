@@ -12,7 +12,7 @@ import (
 func accessCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "access", Short: "Who may publish and subscribe to what"}
 	path := configFlag(cmd)
-	cmd.AddCommand(accessExplain(path))
+	cmd.AddCommand(accessExplain(path), accessImport())
 	return cmd
 }
 

@@ -1,0 +1,105 @@
+package access
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// readACL makes the rules that an acl_file comes to.
+func readACL(t *testing.T, text string) []Rule {
+	t.Helper()
+	list, err := ImportACL{Role: "mosquitto"}.Read(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rules []Rule
+	for _, r := range list {
+		if len(r.Rule.Topics) > 0 {
+			rules = append(rules, r.Rule)
+		}
+	}
+	return rules
+}
+
+func TestImportACL(t *testing.T) {
+	text := `# a comment
+topic read public/#
+
+user alice
+topic plant/#
+topic read a b/c
+  topic  deny   plant/secret/#
+topic write only/write
+topic read literal/%u
+topic read {id}/x
+topic deny some{thing}/+/y
+topic read $share/g/x
+user link:cloud
+topic #
+user alice
+topic readwrite later
+pattern write sensor/%u/data
+pattern read %c/#
+pattern deny by/%c/id/x
+pattern deny %c
+pattern read $mine/%u
+pattern read shared/#
+`
+	list, err := ImportACL{Role: "mosquitto"}.Read(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range list {
+		note, _, _ := strings.Cut(r.Note, ":")
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%d %t %v %s %v %s", r.Line, r.Rule.Allow, r.Rule.Actions, r.Rule.Who, r.Rule.Topics, note)))
+	}
+	want := []string{
+		"7 false [publish subscribe] alice [plant/secret/#]",
+		"11 false [publish subscribe] alice [+/+/y $mine/{id}] denies more than the line",
+		"2 true [subscribe]  [] left out",
+		"5 true [publish subscribe] alice [plant/#]",
+		"6 true [subscribe] alice [a b/c]",
+		"8 true [publish] alice [only/write]",
+		"9 true [subscribe] alice [literal/%u]",
+		"10 true [subscribe] alice [] left out",
+		"12 true [subscribe] alice [] left out",
+		"14 true [publish subscribe] link:cloud [] left out",
+		"16 true [publish subscribe] alice [later]",
+		"19 false [publish subscribe] @mosquitto [by/#] denies more than the line",
+		"20 false [publish subscribe] @mosquitto [# $mine/{id}] denies more than the line",
+		"17 true [publish] @mosquitto [sensor/{id}/data]",
+		"18 true [subscribe] @mosquitto [] left out",
+		"21 true [subscribe] @mosquitto [$mine/{id}]",
+		"22 true [subscribe] @mosquitto [shared/#]",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if _, err := Compile(readACL(t, text)); err != nil {
+		t.Error(err)
+	}
+	named, err := ImportACL{Role: "r", Anonymous: "visitor"}.Read(strings.NewReader("topic read a\n"))
+	if err != nil || named[0].Rule.Who != "visitor" || len(named[0].Rule.Topics) != 1 {
+		t.Errorf("anonymous: %+v, %v", named, err)
+	}
+}
+
+func TestImportACLRefuses(t *testing.T) {
+	for text, want := range map[string]string{
+		"user alice\n\ntopic raed a/b\n": "line 3: access \"raed\" is neither",
+		"topic\n":                        "line 1: ",
+		"user\n":                         "line 1: ",
+		"acl a/b\n":                      "begins neither with user",
+		"topic a/#/b\n":                  "line 1: ",
+		"topic read a+\n":                "line 1: ",
+		"topic\tread a\n":                "line 1: ",
+		"topic " + strings.Repeat("x", maxUserLine) + "\n": "line 1: ",
+	} {
+		if _, err := (ImportACL{Role: "r"}).Read(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: %v", text, err)
+		}
+	}
+}
