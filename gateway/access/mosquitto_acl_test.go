@@ -23,8 +23,7 @@ func readACL(t *testing.T, text string) []Rule {
 	return rules
 }
 
-func TestImportACL(t *testing.T) {
-	text := `# a comment
+const aclText = `# a comment
 topic read public/#
 
 user alice
@@ -47,7 +46,9 @@ pattern deny %c
 pattern read $mine/%u
 pattern read shared/#
 `
-	list, err := ImportACL{Role: "mosquitto"}.Read(strings.NewReader(text))
+
+func TestImportACL(t *testing.T) {
+	list, err := ImportACL{Role: "mosquitto"}.Read(strings.NewReader(aclText))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ pattern read shared/#
 	if !slices.Equal(got, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if _, err := Compile(readACL(t, text)); err != nil {
+	if _, err := Compile(readACL(t, aclText)); err != nil {
 		t.Error(err)
 	}
 	named, err := ImportACL{Role: "r", Anonymous: "visitor"}.Read(strings.NewReader("topic read a\n"))
