@@ -149,10 +149,6 @@ func (c *conn) refuseUnread(err error) {
 		c.version, c.out.version = mqtt.V311, mqtt.V311
 		c.send(&mqtt.Connack{Version: mqtt.V311, Code: broken.Code})
 	}
-	if c.dec.Version() == mqtt.V5 { // section 4.13.2; how large a packet it takes is not known
-		c.version, c.out.version = mqtt.V5, mqtt.V5
-		c.send(&mqtt.Connack{Version: mqtt.V5, Code: broken.Code})
-	}
 	if broken.Code == mqtt.UnsupportedProtocolVersion { // [MQTT-3.1.2-2], in the words that all versions know
 		c.out.version = mqtt.V311
 		c.send(&mqtt.Connack{Version: mqtt.V311, Code: broken.Code})

@@ -26,6 +26,7 @@ type retained struct {
 	root  shelf
 	count int
 	bytes int64
+	soon  time.Time // no message expires before; zero: none expires
 }
 
 // A shelf is one level of topics.
@@ -102,6 +103,37 @@ func (r *retained) put(m *storequeue.Message) {
 	}
 	r.bytes += weight(m) - weight(s.message)
 	s.message = m
+	r.notice(m)
+}
+
+// notice is called with mu held.
+func (r *retained) notice(m *storequeue.Message) {
+	if !m.Expires.IsZero() && (r.soon.IsZero() || m.Expires.Before(r.soon)) {
+		r.soon = m.Expires
+	}
+}
+
+// expire removes the messages that are past their expiry and returns their
+// topics.
+func (r *retained) expire(now time.Time) (topics []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.soon.IsZero() || now.Before(r.soon) {
+		return nil
+	}
+	r.soon = time.Time{}
+	r.root.all(false, func(m *storequeue.Message) {
+		if expired(m, now) {
+			topics = append(topics, m.Topic)
+		} else {
+			r.notice(m)
+		}
+	})
+	for _, topic := range topics {
+		r.count--
+		r.bytes -= weight(r.root.remove(topic, true))
+	}
+	return topics
 }
 
 func (s *shelf) remove(rest string, more bool) (old *storequeue.Message) {
@@ -231,11 +263,12 @@ func (b *Broker) restoreRetained() (err error) {
 
 const foldBatch = 256
 
-// foldLoop moves retained messages from the log into the queue's state, until
-// ctx ends. Memory has them already.
+// foldLoop moves retained messages from the log into the queue's state, where
+// memory has them already, and removes those that expire from both, until ctx
+// ends. Nobody else writes retained messages to the state.
 func (b *Broker) foldLoop(ctx context.Context) {
 	for {
-		err := b.fold(ctx)
+		err := errors.Join(b.clearExpired(time.Now()), b.fold(ctx))
 		switch {
 		case err == nil:
 		case ctx.Err() != nil, errors.Is(err, storequeue.ErrClosed), errors.Is(err, storequeue.ErrFailed):
@@ -249,10 +282,29 @@ func (b *Broker) foldLoop(ctx context.Context) {
 	}
 }
 
-// fold moves one batch, waiting for its first message.
+// clearExpired forgets what has expired. One of them may still be in the log
+// alone; it is then stored once more, and removed after the next start.
+func (b *Broker) clearExpired(now time.Time) error {
+	topics := b.retained.expire(now)
+	if len(topics) == 0 {
+		return nil
+	}
+	changes := make([]storequeue.Change, len(topics))
+	for i, topic := range topics {
+		changes[i] = storequeue.Change{Bucket: bucketRetained, Key: topic}
+	}
+	return b.queue.SetState(changes...)
+}
+
+// fold moves one batch, waiting for its first message for a while.
 func (b *Broker) fold(ctx context.Context) error {
 	reader := b.retained.reader
-	msgs, err := reader.Next(ctx, reader.Acked(), foldBatch)
+	patient, cancel := context.WithTimeout(ctx, maxSweep)
+	defer cancel()
+	msgs, err := reader.Next(patient, reader.Acked(), foldBatch)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -150,18 +150,32 @@ func TestReasonStrings(t *testing.T) {
 	}
 }
 
-// A CONNECT of MQTT 5 that cannot be read is refused in words, others get none.
-func TestUnreadableConnect(t *testing.T) {
-	h := open(t, Limits{})
-	for _, v := range []mqtt.Version{mqtt.V311, mqtt.V5} {
-		c := h.dial(v)
-		c.raw([]byte{0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', byte(v), 0x03, 0, 0, 0, 0, 0}) // reserved flag
-		p, err := c.read()
-		if v == mqtt.V311 && err == nil {
-			t.Errorf("3.1.1 has no word for it, got %v", p)
+// A retained message that expires leaves memory, the limit and the disk.
+func TestRetainedMessagesExpire(t *testing.T) {
+	h := open(t, Limits{Retained: 2})
+	p := h.login(mqtt.V5, "alice", "p")
+	p.publish("a", "x", 1, retain, func(p *mqtt.Publish) { p.MessageExpiry, p.HasMessageExpiry = 1000, true })
+	p.publish("b", "x", 1, retain)
+	for stored := false; !stored; p.ping() {
+		h.queue.State(bucketRetained, func(topic string, _ []byte) error {
+			stored = stored || topic == "b" // and "a" before it
+			return nil
+		})
+	}
+	for _, tt := range []struct {
+		later time.Duration
+		want  int
+	}{{999 * time.Second, 2}, {1001 * time.Second, 1}, {time.Hour, 1}} {
+		if err := h.b.clearExpired(time.Now().Add(tt.later)); err != nil {
+			t.Fatal(err)
 		}
-		if ack, ok := p.(*mqtt.Connack); v == mqtt.V5 && (!ok || ack.Code != mqtt.MalformedPacket) {
-			t.Errorf("got %v %v", p, err)
+		if n := h.b.Stats().Retained; n != tt.want {
+			t.Errorf("%d are retained after %v, want %d", n, tt.later, tt.want)
 		}
+	}
+	p.publish("c", "x", 1, retain)
+	h.restart()
+	if n := h.b.Stats().Retained; n != 2 {
+		t.Errorf("%d are retained after a restart, want b and c", n)
 	}
 }
