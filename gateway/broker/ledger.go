@@ -105,7 +105,7 @@ func (b *Broker) ledgerLoop(ctx context.Context) {
 func (l *ledger) write() error {
 	l.mu.Lock()
 	noted, dirty, told := l.noted, l.dirty, l.told
-	if len(dirty) == 0 {
+	if len(dirty) == 0 && noted <= l.reader.Acked() {
 		l.mu.Unlock()
 		return nil
 	}

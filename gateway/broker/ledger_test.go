@@ -74,7 +74,7 @@ func (m *ledgerModel) step() {
 			return
 		}
 		c := &conn{b: m.b, session: s}
-		s.receive(packet, c, true)
+		s.receive(packet, c, 100)
 		msg := storequeue.Message{Topic: "t", QoS: 2, Note: appendNote(nil, s.number, packet),
 			For: []storequeue.Mark{{Reader: m.b.ledger.reader.ID()}}}
 		done := make(chan struct{})
@@ -246,5 +246,52 @@ func TestFullQueueFinishesQoS2(t *testing.T) {
 	s.ping()
 	if w := waiting(h, "session/bob/s"); w != 0 || stored < 5 {
 		t.Errorf("%d of %d messages wait", w, stored)
+	}
+}
+
+// A 3.1.1 client knows of no window. One that never sends PUBREL is closed
+// before what it leaves behind costs much.
+func TestNoEndlessPackets(t *testing.T) {
+	h := open(t, Limits{})
+	p := h.login(mqtt.V311, "alice", "p", durable)
+	for id := range maxReceived {
+		p.send(&mqtt.Publish{Topic: []byte("a"), QoS: 2, PacketID: uint16(id + 1)})
+		if id%100 == 0 {
+			p.pingPast()
+		}
+	}
+	p.send(&mqtt.Publish{Topic: []byte("a"), QoS: 2, PacketID: maxReceived + 1})
+	p.expectClosed()
+}
+
+// pingPast is ping for a client that is not interested in what comes before.
+func (c *client) pingPast() {
+	c.t.Helper()
+	c.send(&mqtt.Pingreq{})
+	for {
+		p, err := c.read()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if _, ok := p.(*mqtt.Pingresp); ok {
+			return
+		}
+	}
+}
+
+// Notes of sessions that are gone do not hold the log.
+func TestNotesOfNobody(t *testing.T) {
+	m := newLedgerModel(t, 1)
+	msg := storequeue.Message{Topic: "t", QoS: 2, Note: appendNote(nil, newNumber(), 1),
+		For: []storequeue.Mark{{Reader: m.b.ledger.reader.ID()}}}
+	if err := m.queue.Append(t.Context(), msg); err != nil {
+		t.Fatal(err)
+	}
+	m.crash()
+	if err := m.b.ledger.write(); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.b.ledger.reader.Waiting(); n != 0 {
+		t.Errorf("%d notes still wait", n)
 	}
 }

@@ -72,6 +72,7 @@ const MaxTopic = 4096
 const (
 	maxClientID = 128             // bytes
 	maxFilters  = 1000            // of one SUBSCRIBE, unless a client may have more subscriptions
+	maxReceived = 4096            // QoS 2 messages of one session between PUBLISH and PUBREL, or limits.ReceiveMaximum if that is more
 	maxReplay   = 1000            // messages waiting for a session, from which it gets no more retained ones
 	lingerTime  = time.Second     // a closing connection's last words
 	stopTime    = 2 * time.Second // from the end of Run's context to the last socket closed

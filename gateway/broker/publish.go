@@ -92,7 +92,10 @@ func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
 		pub.conn = c
 		pub.ack = mqtt.Ack{Kind: answerTo(p.QoS), PacketID: p.PacketID}
 		if p.QoS == 2 {
-			c.receive(pub, p.PacketID)
+			if err := c.receive(pub, p.PacketID); err != nil {
+				pub.recycle()
+				return err
+			}
 		}
 		c.answers.submit()
 	}
@@ -102,14 +105,16 @@ func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
 
 // receive notes a QoS 2 packet id as taken, and in the message if the session
 // outlives the connection.
-func (c *conn) receive(p *publication, id uint16) {
+func (c *conn) receive(p *publication, id uint16) error {
 	s := c.session
-	durable := s.expiry > 0
-	s.receive(id, c, durable)
-	if durable {
+	if !s.receive(id, c, max(maxReceived, c.limits.ReceiveMaximum)) {
+		return violation(mqtt.ReceiveMaximumExceeded, "MQTT-3.3.4-9", "too many QoS 2 messages without PUBREL")
+	}
+	if s.expiry > 0 {
 		p.msg.Note = appendNote(p.note[:0], s.number, id)
 		p.msg.For = append(p.msg.For, storequeue.Mark{Reader: c.b.ledger.reader.ID()})
 	}
+	return nil
 }
 
 // resolve gives a PUBLISH its topic, by name or by alias.

@@ -15,14 +15,18 @@ type incoming struct {
 	last     *conn // the last one that sent PUBREL
 }
 
-// receive notes a QoS 2 packet id as taken.
-func (s *session) receive(id uint16, c *conn, noted bool) {
+// receive notes a QoS 2 packet id as taken, unless there are more than most.
+func (s *session) receive(id uint16, c *conn, most int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.received) >= most {
+		return false
+	}
 	if s.received == nil {
 		s.received = map[uint16]*incoming{}
 	}
-	s.received[id] = &incoming{conn: c, noted: noted}
+	s.received[id] = &incoming{conn: c, noted: s.expiry > 0}
+	return true
 }
 
 // stored notes the queue's verdict and returns whom to tell; nil: nobody.
