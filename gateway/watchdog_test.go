@@ -7,16 +7,17 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/client"
 )
 
-// A commit that hangs in fdatasync ends the pings that keep systemd from
-// restarting the gateway; until then there are some.
-func TestHungDiskIsNotFedToTheWatchdog(t *testing.T) {
-	s := newSite(t, newCloud(t, ""), "")
+// startNotified starts a gateway that believes in a systemd; told reports
+// whether it says want within patience.
+func (s *site) startNotified(t *testing.T, env ...string) (g *process, told func(want string, patience time.Duration) bool) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "hg")
 	if err != nil {
 		t.Fatal(err)
@@ -26,12 +27,10 @@ func TestHungDiskIsNotFedToTheWatchdog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sock.Close()
-	const interval = time.Second
-	g := start(t, []string{
-		"NOTIFY_SOCKET=" + filepath.Join(dir, "notify"), "RUNTIME_DIRECTORY=" + dir, fmt.Sprintf("WATCHDOG_USEC=%d", interval.Microseconds()),
-	}, headgate(t), "run", "--config", s.config)
-	ping := func(patience time.Duration) bool { // within patience
+	t.Cleanup(func() { sock.Close() })
+	env = append(env, "NOTIFY_SOCKET="+filepath.Join(dir, "notify"), "RUNTIME_DIRECTORY="+dir)
+	g = start(t, env, headgate(t), "run", "--config", s.config)
+	return g, func(want string, patience time.Duration) bool {
 		buf := make([]byte, 256)
 		sock.SetReadDeadline(time.Now().Add(patience))
 		for {
@@ -39,11 +38,33 @@ func TestHungDiskIsNotFedToTheWatchdog(t *testing.T) {
 			if err != nil {
 				return false
 			}
-			if strings.Contains(string(buf[:n]), "WATCHDOG=1") {
+			if strings.Contains(string(buf[:n]), want) {
 				return true
 			}
 		}
 	}
+}
+
+// systemd hears of a reload that it did not order, and of its end.
+func TestHangupIsToldToSystemd(t *testing.T) {
+	s := newSite(t, newCloud(t, ""), "")
+	g, told := s.startNotified(t)
+	if !told("READY=1", 20*time.Second) {
+		t.Fatal("not ready")
+	}
+	g.Process.Signal(syscall.SIGHUP)
+	if !told("RELOADING=1", 10*time.Second) || !told("READY=1", 10*time.Second) {
+		t.Error("systemd is not told of the reload")
+	}
+}
+
+// A commit that hangs in fdatasync ends the pings that keep systemd from
+// restarting the gateway; until then there are some.
+func TestHungDiskIsNotFedToTheWatchdog(t *testing.T) {
+	const interval = time.Second
+	s := newSite(t, newCloud(t, ""), "")
+	g, told := s.startNotified(t, fmt.Sprintf("WATCHDOG_USEC=%d", interval.Microseconds()))
+	ping := func(patience time.Duration) bool { return told("WATCHDOG=1", patience) }
 	for range 3 {
 		if !ping(20 * time.Second) {
 			t.Fatal("no ping from a gateway that is well")
