@@ -194,3 +194,22 @@ func TestSecretIsNeverShown(t *testing.T) {
 		}
 	}
 }
+
+// With every place for password checks taken, and every place to wait for one,
+// a certificate is judged at once.
+func TestCertificatesNeverWaitForPasswords(t *testing.T) {
+	u := openUsers(t, "anna")
+	for range checksAtOnce {
+		u.checks.running <- struct{}{}
+	}
+	for range checksWaiting {
+		u.checks.waiting <- struct{}{}
+	}
+	g := NewGate(Config{}, u, nil, nil)
+	if _, err := g.Authenticate(t.Context(), Credentials{HasUsername: true, HasPassword: true, Username: "anna", Password: right}); !errors.Is(err, ErrBusy) {
+		t.Errorf("a password: %v", err)
+	}
+	if id, err := g.Authenticate(t.Context(), Credentials{Certificate: certificate("", "urn:headgate:client:press-1")}); err != nil || id.Name != "press-1" {
+		t.Errorf("a certificate: %v %v", id, err)
+	}
+}

@@ -171,6 +171,9 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 	id, err := c.authenticate(ctx, req)
 	if err != nil {
 		c.loginFailed(req.ClientID, err)
+		if errors.Is(err, access.ErrBusy) { // who is told that it is not authorized may never come back
+			return false, mqtt.ServerBusy, ""
+		}
 		return false, mqtt.NotAuthorized, ""
 	}
 	c.id = id

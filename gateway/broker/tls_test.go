@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"math/big"
 	"net"
 	"sync/atomic"
@@ -182,4 +183,23 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("got %v", code)
 	}
 	three.expectClosed()
+}
+
+// busy is when too many passwords are being checked.
+type busy struct{ *access.Gate }
+
+func (busy) Authenticate(context.Context, access.Credentials) (access.Identity, error) {
+	return access.Identity{}, fmt.Errorf("%w: user alice", access.ErrBusy)
+}
+
+// A device that was not heard must come back: nobody has judged it.
+func TestBusyIsNotRefused(t *testing.T) {
+	h := open(t, Limits{})
+	h.b.access = busy{h.gate}
+	if code := h.dial(mqtt.V5).connect("alice", "a").Code; code != mqtt.ServerBusy {
+		t.Errorf("MQTT 5: %v", code)
+	}
+	if code := h.dial(mqtt.V311).connect("alice", "a").Code; code != mqtt.ServerUnavailable {
+		t.Errorf("MQTT 3.1.1: %v", code)
+	}
 }
