@@ -23,6 +23,7 @@ const (
 type batch struct {
 	buf     []byte
 	entries []entry
+	bundles []byte // of the records in buf, while they are written
 }
 
 type entry struct {
@@ -42,9 +43,16 @@ func (b *batch) add(m *Message, done func(uint64, error)) {
 	b.entries = append(b.entries, e)
 }
 
+// finish puts each record's checksum behind it.
+func (b *batch) finish(epoch, first uint64) {
+	for i, e := range b.entries {
+		binary.BigEndian.PutUint32(b.buf[e.end-sumSize:], sum(e.sum, epoch, first+uint64(i)))
+	}
+}
+
 func (b *batch) reset() {
 	clear(b.entries)
-	b.buf, b.entries = b.buf[:0], b.entries[:0]
+	b.buf, b.bundles, b.entries = b.buf[:0], b.bundles[:0], b.entries[:0]
 	if cap(b.buf) > 2*maxBatchBytes { // after one giant message
 		b.buf = nil
 	}
@@ -190,18 +198,22 @@ func (q *Queue) write(s *segment, b *batch, first uint64) error {
 	err := s.commit(func(tx *bbolt.Tx) error {
 		records := tx.Bucket(bucketRecords)
 		records.FillPercent = 1.0 // keys only grow
-		keys := make([]byte, 8*len(b.entries))
-		start := 0
-		for i, e := range b.entries {
-			seq := first + uint64(i)
-			rec := b.buf[start:e.end]
-			binary.BigEndian.PutUint32(rec[len(rec)-sumSize:], sum(e.sum, s.epoch, seq))
-			k := keys[8*i : 8*i+8 : 8*i+8]
-			binary.BigEndian.PutUint64(k, seq)
-			if err := records.Put(k, rec); err != nil {
+		b.finish(s.epoch, first)
+		seq, start := first-1, 0
+		for left := b.entries; len(left) > 0; {
+			n := bundled(start, left)
+			end := left[n-1].end
+			data := b.buf[start:end]
+			if n > 1 {
+				at := len(b.bundles)
+				b.bundles = appendBundle(b.bundles, b.buf, start, left[:n])
+				data = b.bundles[at:]
+			}
+			seq += uint64(n)
+			if err := records.Put(key(seq), data); err != nil {
 				return err
 			}
-			start = e.end
+			start, left = end, left[n:]
 		}
 		return nil
 	})

@@ -33,7 +33,8 @@ func stamp(tx *bbolt.Tx) error {
 var errTorn = errors.New("commit is not whole")
 
 // takeBack puts the newest segment where it was before its last commit if that
-// one is not whole and the one before it is. Any other damage it leaves as it is.
+// one is not whole and the one before it is, or has fewer records that do not
+// verify. Any other damage it leaves as it is.
 func takeBack(path string, epoch, first uint64) (taken bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -41,7 +42,14 @@ func takeBack(path string, epoch, first uint64) (taken bool, err error) {
 	}
 	defer f.Close()
 	last, before, ok := readMetas(f)
-	if !ok || last.whole(f, epoch, first) == nil || before.whole(f, epoch, first) != nil {
+	if !ok {
+		return false, nil
+	}
+	bad, torn := last.look(f, epoch, first)
+	if bad == 0 && torn == nil {
+		return false, nil
+	}
+	if less, err := before.look(f, epoch, first); err != nil || torn == nil && less >= bad {
 		return false, nil
 	}
 	if _, err = f.WriteAt(make([]byte, 4), last.at+metaMagic); err == nil {
@@ -93,14 +101,15 @@ func readMetas(f *os.File) (last, before meta, ok bool) {
 	return last, before, true
 }
 
-// whole says what is missing of a commit. It believes nothing that it reads.
-func (m *meta) whole(f *os.File, epoch, first uint64) error {
+// look says what is missing of a commit, and how many of its records do not
+// verify. It believes nothing that it reads.
+func (m *meta) look(f *os.File, epoch, first uint64) (bad int, err error) {
 	fi, err := f.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if m.pageSize <= pageHeader || m.end > uint64(fi.Size()/m.pageSize) {
-		return errTorn
+		return 0, errTorn
 	}
 	p := &pages{f: f, size: m.pageSize, seen: make([]bool, m.end)}
 	var records, info bucket
@@ -114,17 +123,28 @@ func (m *meta) whole(f *os.File, epoch, first uint64) error {
 		return errTorn
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if info.sequence == 0 { // of an earlier version, which made two syncs
-		return nil
+		return 0, nil
 	}
 	next := first
-	err = records.each(p, func(k, v []byte) error {
-		if _, err := verify(v, epoch, next); err != nil || number(k) != next {
-			return fmt.Errorf("%w: record %d", errTorn, next)
+	err = records.each(p, func(k, data []byte) error {
+		last := number(k)
+		v, err := openValue(last, data)
+		if err != nil { // it says no longer how many
+			bad++
+			next = last + 1
 		}
-		next++
+		for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
+			if seq != next {
+				return fmt.Errorf("%w: record %d is where %d was expected", errTorn, seq, next)
+			}
+			if _, err := verify(rec, epoch, seq); err != nil {
+				bad++
+			}
+			next++
+		}
 		return nil
 	})
 	if err == nil {
@@ -136,7 +156,7 @@ func (m *meta) whole(f *os.File, epoch, first uint64) error {
 	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
 		err = errTorn
 	}
-	return err
+	return bad, err
 }
 
 // A bucket of bbolt: a tree of pages, or one small page in place.

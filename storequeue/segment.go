@@ -294,24 +294,42 @@ func (s *segment) scan(records *bbolt.Bucket, from uint64, fn func(seq uint64, b
 // nil goes on behind it.
 func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
 	c := records.Cursor()
-	for k, v := c.Seek(key(from)); k != nil; k, v = c.Next() {
-		seq := number(k)
-		body, err := verify(v, s.epoch, seq)
-		more := true
-		if err == nil {
-			more, err = fn(seq, body)
-		}
-		if err != nil {
-			if err = bad(seq, err); err != nil {
+	behind := from // what lay under the last key
+	for k, data := c.Seek(key(from)); k != nil; k, data = c.Next() {
+		last := number(k)
+		v, err := openValue(last, data)
+		for seq := max(behind, last-min(last, bundleMost)); err != nil && seq <= last; seq++ {
+			if err := bad(seq, err); err != nil {
 				return err
 			}
-			continue
 		}
-		if !more {
-			return nil
+		behind = last + 1
+		more, err := s.scanValue(&v, from, fn, bad)
+		if err != nil || !more {
+			return err
 		}
 	}
 	return nil
+}
+
+func (s *segment) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
+	for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
+		if seq < from {
+			continue
+		}
+		body, err := verify(rec, s.epoch, seq)
+		if err == nil {
+			if more, err = fn(seq, body); err == nil && !more {
+				return false, nil
+			}
+		}
+		if err != nil {
+			if err = bad(seq, err); err != nil {
+				return false, err
+			}
+		}
+	}
+	return true, nil
 }
 
 // encodeMarks is what a sealed segment stores, so that opening need not count.
