@@ -12,6 +12,9 @@
 //
 //   - A PUBACK, a PUBREC and a nil from Publish leave only after the commit that
 //     holds the message.
+//   - In a durable session, PUBCOMP and PUBREL leave only after the commit that
+//     knows of the PUBREL or PUBREC they answer (ledger): QoS 2 is exactly once
+//     over any crash.
 //   - Everything is refused that no rule allows. The rules are asked at CONNECT
 //     about the will and again when it is sent, about every PUBLISH after its
 //     topic alias is resolved, about every filter, and about every delivery:
