@@ -258,8 +258,22 @@ func TestRightsLostWhileAway(t *testing.T) {
 	if ack := back.connect("bob", "away", durable); !ack.SessionPresent {
 		t.Error("the session is gone")
 	}
-	back.expectMessage("first")
-	back.expectMessage("second")
+	want := []string{"first", "second"}
+	for released := false; !released || len(want) > 0; {
+		p, err := back.read()
+		m, _ := p.(*mqtt.Publish)
+		a, _ := p.(*mqtt.Ack)
+		switch {
+		case m != nil && len(want) > 0 && string(m.Payload) == want[0]:
+			want = want[1:]
+			back.send(&mqtt.Ack{Kind: mqtt.PUBACK, PacketID: m.PacketID})
+		case a != nil && a.Kind == mqtt.PUBREL && !released: // for hr/kept, which it might have had: a packet id, no more
+			released = true
+			back.send(&mqtt.Ack{Kind: mqtt.PUBCOMP, PacketID: a.PacketID})
+		default:
+			t.Fatalf("got %+v, %v; want %v", p, err, want)
+		}
+	}
 	back.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "hr/#"}, {Filter: "$share/g/hr/#"}}})
 	if a := expect[*mqtt.Suback](back); a.Codes[0] != mqtt.NotAuthorized || a.Codes[1] != mqtt.NotAuthorized {
 		t.Errorf("SUBACK %v", a.Codes)
