@@ -192,8 +192,15 @@ func (c *conn) readBy(t time.Time) {
 }
 
 // send puts a packet into the outbox. A client that lets too many answers
-// gather is closed.
+// gather, or that takes no packet so large, is closed.
 func (c *conn) send(p mqtt.Packet) {
+	switch p.(type) {
+	case *mqtt.Connack, *mqtt.Suback, *mqtt.Unsuback:
+		if b, err := mqtt.Append(nil, c.version, p); err == nil && !c.fits(len(b)) { // [MQTT-3.1.2-24]
+			c.close(mqtt.PacketTooLarge)
+			return
+		}
+	}
 	if !c.out.packet(p) {
 		c.b.stats.hits.add(c.out.decided())
 		c.close(mqtt.QuotaExceeded)

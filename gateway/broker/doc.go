@@ -29,5 +29,5 @@
 //     write or a commit.
 //
 // It never acknowledges what it did not store, never lets a client publish to
-// a topic that starts with '$', and never trusts a length it was only told.
+// $SYS or $share, and never trusts a length it was only told.
 package broker

@@ -179,3 +179,27 @@ func TestRetainedMessagesExpire(t *testing.T) {
 		t.Errorf("%d are retained after a restart, want b and c", n)
 	}
 }
+
+// Nothing larger than what the client takes is sent, not even an answer
+// [MQTT-3.1.2-24].
+func TestAnswersAndMaximumPacketSize(t *testing.T) {
+	h := open(t, Limits{})
+	takes := func(n uint32) func(*mqtt.Connect) { return func(r *mqtt.Connect) { r.MaximumPacket = n } }
+	c := h.login(mqtt.V5, "alice", "a", takes(30))
+	filters := make([]mqtt.Subscription, 40)
+	for i := range filters {
+		filters[i].Filter = fmt.Sprint(i)
+	}
+	c.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: filters[:20]})
+	expect[*mqtt.Suback](c)
+	c.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: filters})
+	if code := c.expectClosed(); code != mqtt.PacketTooLarge {
+		t.Errorf("got %v", code)
+	}
+	tiny := h.dial(mqtt.V5)
+	tiny.send(&mqtt.Connect{Version: mqtt.V5, ClientID: "b", CleanStart: true, MaximumPacket: 10, ReceiveMaximum: 9,
+		Username: "alice", UsernameFlag: true, Password: []byte("secret"), PasswordFlag: true})
+	if p, err := tiny.read(); err == nil {
+		t.Errorf("got %v", p)
+	}
+}
