@@ -29,6 +29,7 @@ help:
 	@echo 'make build     $(BIN)/headgate and $(BIN)/plugins/'
 	@echo 'make package   $(DIST)/*.deb for ARCH=amd64, arm64 or armhf'
 	@echo 'make prove     the long way: fault injection, and FUZZTIME=30s for each fuzz target'
+	@echo 'make interop   the MQTT suite in SUITE= against the broker: docs/conformance.md'
 	@echo 'make bench     the benchmarks, end to end included'
 	@echo 'make generate  everything that is generated; make lint: format, vet, staticcheck; make clean'
 
@@ -66,6 +67,11 @@ generated:
 prove: need
 	PROVE=1 go test -race -count=1 -timeout 60m ./...
 	tools/fuzz $(FUZZTIME)
+
+# Somebody else's suite against the program; SUITE is a working tree of it, see docs/conformance.md.
+.PHONY: interop
+interop:
+	tools/interop $(SUITE)
 
 .PHONY: bench
 bench: bench-e2e bench-broker
