@@ -44,15 +44,23 @@ type member struct {
 }
 
 // An Order is for the clients First to First+Count-1. Client n is called d-n
-// and has an address of its own.
+// and has an address of its own; with Users, who it is repeats.
 type Order struct {
 	Port         int
+	Users        int // clients n, n+Users, n+2*Users … are one identity; 0: each has its own
 	First, Count int
 	CA, CAKey    string // PEM files; with CAKey each client has a certificate of its own
 	Password     string
 	Expiry       uint32 // of the session, seconds
 	QoS          byte   // for Subscribe
 	Within       time.Duration
+}
+
+func (o *Order) identity(n int) string {
+	if o.Users > 0 {
+		n %= o.Users
+	}
+	return fmt.Sprint("d-", n)
 }
 
 // A Report is how it went.
@@ -170,7 +178,7 @@ func (s *Swarm) dial(ctx context.Context, o *Order, base *tls.Config, n int) (*m
 	name := fmt.Sprint("d-", n)
 	opt := client.Options{ClientID: name, CleanStart: o.Expiry == 0, SessionExpiry: o.Expiry, KeepAlive: 10 * time.Minute, OnMessage: s.echo}
 	if o.Password != "" {
-		opt.Username, opt.Password = name, mqtt.Secret(o.Password)
+		opt.Username, opt.Password = o.identity(n), mqtt.Secret(o.Password)
 	}
 	cl, err := client.Open(ctx, tls.Client(conn, conf), opt)
 	return &member{cl, conn}, err
@@ -234,7 +242,7 @@ func (s *Swarm) client(n int) *member {
 // Subscribe lets each client subscribe to its topic.
 func (s *Swarm) Subscribe(o Order, r *Report) error {
 	each(&o, r, func(ctx context.Context, n int) (int, error) {
-		codes, err := s.client(n).Subscribe(ctx, mqtt.Subscription{Filter: fmt.Sprintf("plant/d-%d/cmd", n), QoS: o.QoS})
+		codes, err := s.client(n).Subscribe(ctx, mqtt.Subscription{Filter: fmt.Sprintf("plant/%s/cmd", o.identity(n)), QoS: o.QoS})
 		if err == nil && codes[0].Failed() {
 			err = fmt.Errorf("subscribe: %v", codes[0])
 		}
@@ -294,7 +302,7 @@ func (s *Swarm) Listen(o Order, _ *Report) error {
 		talking.Go(func() { // until s.stop
 			tick := time.NewTicker(echoEvery)
 			defer tick.Stop()
-			topic := fmt.Sprintf("plant/d-%d/cmd", n)
+			topic := fmt.Sprintf("plant/%s/cmd", o.identity(n))
 			for {
 				select {
 				case <-tick.C:
