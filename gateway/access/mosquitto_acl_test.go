@@ -104,3 +104,31 @@ func TestImportACLRefuses(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is read makes rules that compile, and nobody but those it names gets
+// anything.
+func FuzzImportACL(f *testing.F) {
+	f.Add(aclText)
+	f.Add("user a\ntopic deny $x/%c\npattern deny %c{}/#\npattern read $x/%u/{id}\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		list, err := ImportACL{Role: "mosquitto"}.Read(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		var rules []Rule
+		for _, r := range list {
+			if len(r.Rule.Topics) > 0 {
+				rules = append(rules, r.Rule)
+			}
+		}
+		compiled, err := Compile(rules)
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		for _, id := range []Identity{{Name: "link:cloud"}, {Name: "device:boiler"}, {Name: "gateway"}, {Name: "nobody-there"}} {
+			if compiled.Speaks(id) && !strings.Contains(text, id.Name) {
+				t.Errorf("%q gives %s something", text, id.Name)
+			}
+		}
+	})
+}

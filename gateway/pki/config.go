@@ -79,7 +79,8 @@ type server struct {
 	mu     sync.Mutex
 	stamps []fs.FileInfo
 	good   *tls.Config // nil until the files were right once
-	broken bool        // the files are wrong now; they are read again until they are right
+	broken bool        // the files are wrong now; they are read again, once a second, until they are right
+	read   time.Time   // last
 
 	revoked *revocations // in force with good
 	warned  time.Time    // last, of lists that are out of date
@@ -93,11 +94,11 @@ func (s *server) load() (*tls.Config, error) {
 	// Looked at before reading: a change in between is seen the next time.
 	stamps := stamp(s.files.Certificate, s.files.Key, s.files.ClientCA, s.files.ClientCRL, s.files.ClientDenylist)
 	changed := !slices.EqualFunc(stamps, s.stamps, sameStamp)
-	if s.good != nil && !changed && !s.broken {
+	if s.good != nil && !changed && (!s.broken || time.Since(s.read) < time.Second) {
 		s.warn()
 		return s.good, nil
 	}
-	s.stamps = stamps
+	s.stamps, s.read = stamps, time.Now()
 	fresh, revoked, err := s.files.read()
 	s.broken = err != nil
 	switch {

@@ -14,7 +14,7 @@ import (
 
 const (
 	crlBlock    = "X509 CRL"
-	maxCRL      = 16 << 20 // bytes, about 400,000 certificates
+	maxCRL      = 4 << 20 // bytes, about 100,000 certificates
 	spkiHexSize = 2 * sha256.Size
 )
 
@@ -96,7 +96,7 @@ type revocations struct {
 	crlFile, denyFile string
 	crls              map[string]map[string]bool // serial numbers by issuer; nil: no list is asked for
 	denied            map[string]bool            // serial numbers, and digests of public keys
-	lists             []*x509.RevocationList     // as they were read
+	due               map[string]time.Time       // when the next list of an issuer is
 }
 
 func (f ServerFiles) revocations(cas []*x509.Certificate) (*revocations, error) {
@@ -106,12 +106,15 @@ func (f ServerFiles) revocations(cas []*x509.Certificate) (*revocations, error) 
 		if err != nil {
 			return nil, err
 		}
-		r.lists, r.crls = lists, make(map[string]map[string]bool)
+		r.crls, r.due = make(map[string]map[string]bool), make(map[string]time.Time)
 		for _, list := range lists {
 			serials := r.crls[string(list.RawIssuer)]
 			if serials == nil {
 				serials = make(map[string]bool)
 				r.crls[string(list.RawIssuer)] = serials
+			}
+			if !list.NextUpdate.IsZero() {
+				r.due[list.Issuer.String()] = list.NextUpdate
 			}
 			for _, e := range list.RevokedCertificateEntries {
 				serials[e.SerialNumber.Text(16)] = true
@@ -195,10 +198,10 @@ func (r *revocations) check(chain []*x509.Certificate) error {
 // what they say was revoked stays revoked, and the house runs alone.
 func (r *revocations) outdated(now time.Time) error {
 	var err error
-	for _, list := range r.lists {
-		if !list.NextUpdate.IsZero() && now.After(list.NextUpdate) {
+	for issuer, due := range r.due {
+		if now.After(due) {
 			err = errors.Join(err, fmt.Errorf("revocation list %s of %s should have been renewed by %s: who was revoked since is let in; get the new list",
-				r.crlFile, list.Issuer, list.NextUpdate.UTC().Format(dateLayout)))
+				r.crlFile, issuer, due.UTC().Format(dateLayout)))
 		}
 	}
 	return err
