@@ -166,7 +166,9 @@ func (g *Gateway) openBroker() error {
 		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs, WebSocket: l.WebSocket, Origins: l.Origins}
 		if !l.Plaintext {
 			files := serverFiles(l)
-			files.Report = func(err error) { g.log.Error("look at the TLS files of a listener", "address", l.Address, "error", err) }
+			files.Report = func(err error) {
+				g.log.Error("look at the TLS files of a listener", "address", l.Address, "error", err)
+			}
 			if err := g.firstKeys(l); err != nil {
 				return fmt.Errorf("%w: %w", ErrSetup, err)
 			}

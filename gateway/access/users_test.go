@@ -279,7 +279,13 @@ func TestUnknownUsersCostTheSame(t *testing.T) {
 	if err := u.SetDisabled("disabled", true); err != nil {
 		t.Fatal(err)
 	}
-	for name, password := range map[string]Secret{"known": wrong, "disabled": right, "unknown": right} {
+	if _, err := u.AddGenerated("generated", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Import([]Imported{alice}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, password := range map[string]Secret{"known": wrong, "disabled": right, "unknown": right, "generated": wrong, "alice": wrong} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		if verifies(t, u, name, password) {

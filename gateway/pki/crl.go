@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 )
@@ -23,6 +24,9 @@ const (
 // (RFC 5280, 5.2: such a list must not be used).
 func readCRLs(file string, cas []*x509.Certificate) ([]*x509.RevocationList, error) {
 	data, err := readLimited(file, "revocation list", 0, maxCRL)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; headgate cert revoke makes the one of the local CA: until then leave client_crl out, or get the list of the CA", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +140,9 @@ func (f ServerFiles) revocations(cas []*x509.Certificate) (*revocations, error) 
 // '#' begins a comment.
 func readDenylist(file string) (map[string]bool, error) {
 	data, err := readSmall(file, "denylist", 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; make an empty file there if nobody is refused", err)
+	}
 	if err != nil {
 		return nil, err
 	}

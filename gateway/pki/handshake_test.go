@@ -190,7 +190,11 @@ func TestRotation(t *testing.T) {
 	if serial().Cmp(second) == 0 {
 		t.Error("repaired files are not used")
 	}
+	open := shake(t, listener, h.careless("press-1"))
 	put(t, files.ClientCA, "CERTIFICATE", newHouse(t).ca.Raw)
+	if now, err := source(); err != nil || now.VerifyConnection(open.state) == nil {
+		t.Errorf("an open session of the former CA goes on: %v", err)
+	}
 	if o := shake(t, listener, h.careless("press-1")); o.server == nil || !strings.Contains(o.server.Error(), "unknown authority") {
 		t.Errorf("a client of the former CA: %v", o.server)
 	}
