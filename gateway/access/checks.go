@@ -11,10 +11,14 @@ import (
 	"time"
 )
 
-// checks bounds the password checks that run (19 MiB each) and that wait.
+// checks bounds the password checks that run (19 MiB each) and that wait. Those
+// for suspects come one at a time and have half of the places to wait, so that
+// who guesses neither takes every core nor keeps others from waiting.
 type checks struct {
-	running chan struct{}
-	waiting chan struct{}
+	running  chan struct{}
+	waiting  chan struct{}
+	suspects chan struct{} // that run or wait
+	suspect  chan struct{} // that runs
 }
 
 const (
@@ -23,11 +27,39 @@ const (
 )
 
 func newChecks() *checks {
-	return &checks{running: make(chan struct{}, checksAtOnce), waiting: make(chan struct{}, checksWaiting)}
+	return &checks{
+		running: make(chan struct{}, checksAtOnce), waiting: make(chan struct{}, checksWaiting),
+		suspects: make(chan struct{}, checksWaiting/2), suspect: make(chan struct{}, 1),
+	}
 }
 
 // begin waits for a turn. The caller calls release when done.
-func (c *checks) begin(ctx context.Context) (release func(), err error) {
+func (c *checks) begin(ctx context.Context, suspected bool) (release func(), err error) {
+	if !suspected {
+		return c.turn(ctx)
+	}
+	select {
+	case c.suspects <- struct{}{}:
+	default:
+		return nil, ErrBusy
+	}
+	leave := func() { <-c.suspects }
+	select {
+	case c.suspect <- struct{}{}:
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+	end, err := c.turn(ctx)
+	if err != nil {
+		<-c.suspect
+		leave()
+		return nil, err
+	}
+	return func() { end(); <-c.suspect; leave() }, nil
+}
+
+func (c *checks) turn(ctx context.Context) (release func(), err error) {
 	release = func() { <-c.running }
 	select {
 	case c.running <- struct{}{}:

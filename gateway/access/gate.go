@@ -126,6 +126,8 @@ func (a *attempt) admit() error {
 	return nil
 }
 
+func (a *attempt) suspected() bool { return a.gate.locks.suspected(a.who, a.limit.Window) }
+
 func (a *attempt) failed() {
 	user, address := a.gate.locks.failed(a.who, a.limit)
 	a.lockedFor, a.whole = max(user, address), address > 0

@@ -84,6 +84,15 @@ func (l *lockouts) locked(p pair) bool {
 	return l.pairs.locked(p, now) || p.certificate == "" && l.addresses.locked(p.address, now)
 }
 
+// suspected reports whether a pair or its address had a wrong password within
+// the window, or was locked that long ago.
+func (l *lockouts) suspected(p pair, window time.Duration) bool {
+	since := time.Now().Add(-window)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pairs.suspected(p, since) || p.certificate == "" && l.addresses.suspected(p.address, since)
+}
+
 // failed counts a wrong password and reports for how long that locks the pair
 // and the whole address, 0: not.
 func (l *lockouts) failed(p pair, limit Lockout) (user, address time.Duration) {
@@ -117,6 +126,11 @@ type suspect struct {
 func (s suspects[K]) locked(k K, now time.Time) bool {
 	x, ok := s[k]
 	return ok && now.Before(x.until)
+}
+
+func (s suspects[K]) suspected(k K, since time.Time) bool {
+	x, ok := s[k]
+	return ok && (x.until.After(since) || len(x.failures) > 0 && x.failures[len(x.failures)-1].After(since))
 }
 
 func (s suspects[K]) failed(k K, now time.Time, limit Lockout) time.Duration {

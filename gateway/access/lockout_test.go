@@ -1,6 +1,7 @@
 package access
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -193,6 +194,49 @@ func TestLockoutBehindCertificates(t *testing.T) {
 		}
 		if err := try(right, true); !errors.Is(err, ErrLocked) {
 			t.Errorf("with a certificate and too many wrong passwords: %v", err)
+		}
+	})
+}
+
+// Who guesses gets one core and half of the places to wait, whatever its number
+// of connections; others are heard meanwhile.
+func TestGuessesLeaveRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewGate(Config{Lockout: Lockout{Failures: 50}}, openUsers(t, "anna", "berta"), nil, nil)
+		if _, err := g.Authenticate(t.Context(), login("anna", wrong)); !errors.Is(err, ErrBadCredentials) {
+			t.Fatal(err)
+		}
+		g.users.checks.suspect <- struct{}{} // a guess is being looked at
+		ctx, cancel := context.WithCancel(t.Context())
+		results := make(chan error, checksWaiting)
+		for range cap(results) {
+			go func() { // ends with ctx
+				_, err := g.Authenticate(ctx, login("anna", wrong))
+				results <- err
+			}()
+		}
+		synctest.Wait()
+		if n := len(results); n != checksWaiting/2 {
+			t.Errorf("%d of %d guesses were turned away", n, checksWaiting)
+		}
+		other := login("berta", right)
+		other.Remote = netip.MustParseAddr("192.0.2.99")
+		if _, err := g.Authenticate(t.Context(), other); err != nil {
+			t.Errorf("somebody else: %v", err)
+		}
+		cancel()
+		for range cap(results) {
+			if err := <-results; !errors.Is(err, ErrBusy) && !errors.Is(err, context.Canceled) {
+				t.Errorf("a guess: %v", err)
+			}
+		}
+		<-g.users.checks.suspect
+		time.Sleep(time.Minute + 1)
+		if (&attempt{gate: g, who: newPair(login("anna", wrong).Remote, "", "anna"), limit: Lockout{}.withDefaults()}).suspected() {
+			t.Error("suspected for longer than the window")
+		}
+		if n := len(g.users.checks.suspects); n != 0 {
+			t.Errorf("%d places are not given back", n)
 		}
 	})
 }

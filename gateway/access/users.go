@@ -274,14 +274,16 @@ func (u *Users) Verify(ctx context.Context, name string, password Secret) (User,
 // A guard is asked when a turn to spend time on a hash has come, and told of a
 // wrong password before the next turn begins.
 type guard interface {
+	suspected() bool
 	admit() error
 	failed()
 }
 
 type lockless struct{}
 
-func (lockless) admit() error { return nil }
-func (lockless) failed()      {}
+func (lockless) suspected() bool { return false }
+func (lockless) admit() error    { return nil }
+func (lockless) failed()         {}
 
 func (u *Users) verify(ctx context.Context, name string, password Secret, g guard) (User, error) {
 	// What was sent decides here, not who exists, so answering at once tells nothing.
@@ -292,7 +294,7 @@ func (u *Users) verify(ctx context.Context, name string, password Secret, g guar
 	if r, ok := u.atOnce(name, password); ok {
 		return r.User, nil
 	}
-	release, err := u.checks.begin(ctx)
+	release, err := u.checks.begin(ctx, g.suspected())
 	if err != nil {
 		return User{}, err
 	}

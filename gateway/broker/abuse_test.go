@@ -2,10 +2,14 @@ package broker
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/mqtt"
@@ -30,31 +34,44 @@ func samples() []mqtt.Packet {
 	}
 }
 
+// Each packet is cut at each byte, as a connection that breaks and as a packet
+// that says it ends there, before and after login. The connection is closed,
+// nothing else happens, and nothing is left behind.
 func TestEveryPacketCutAtEveryByte(t *testing.T) {
 	bothVersions(t, func(t *testing.T, v mqtt.Version) {
+		before := goleak.IgnoreCurrent()
 		h := open(t, Limits{})
 		cases := 0
-		for _, p := range samples() {
+		all := slices.AppendSeq(samples(), maps.Values(withHoles()))
+		for _, p := range all {
 			b, err := mqtt.Append(nil, v, p)
 			if err != nil {
 				continue // 3.1.1 has no AUTH
 			}
 			for cut := 1; cut < len(b); cut++ {
-				for _, before := range []bool{true, false} {
-					c := h.dial(v)
-					if !before {
-						c.connect("alice", "cut")
+				short := append([]byte{b[0], byte(cut - 1)}, b[1:cut]...) // its own length, whatever follows
+				if cut > 1 {
+					short = append([]byte{b[0], byte(cut - 2)}, b[2:cut]...)
+				}
+				for _, part := range [][]byte{b[:cut], short} {
+					for _, loggedIn := range []bool{false, true} {
+						c := h.dial(v)
+						if loggedIn {
+							c.connect("alice", "cut")
+						}
+						c.raw(part)
+						c.nc.(*net.TCPConn).CloseWrite()
+						c.expectClosed()
+						c.nc.Close()
+						cases++
 					}
-					c.raw(b[:cut])
-					c.nc.(*net.TCPConn).CloseWrite()
-					c.expectClosed()
-					c.nc.Close()
-					cases++
 				}
 			}
 		}
 		h.login(v, "alice", "good").ping()
 		t.Logf("%d cases", cases)
+		h.close() // says if something panicked
+		goleak.VerifyNone(t, before)
 	})
 }
 

@@ -1,0 +1,76 @@
+package gateway_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Good clients lose nothing, and wait hardly longer, while others do their
+// worst. The attackers share the machine here, so they run at the lowest
+// priority: elsewhere they would bring their own.
+func TestFloods(t *testing.T) {
+	good, lasts := 20, 250*time.Millisecond
+	prove := os.Getenv("PROVE") != ""
+	if prove {
+		good, lasts = 200, 8*time.Second
+	}
+	s := newStorm(t, good+insiders, false)
+	s.order.Count = good
+	s.all(t, "Arrive", nil)
+	s.all(t, "Subscribe", func(o *Order) { o.QoS = 1 })
+	bad := startSwarm(t, filepath.Join(binaryDir, "swarm"))
+	within := func(o *Order) { o.Within = lasts }
+	for _, flood := range []struct {
+		kind string
+		rate int
+	}{{"connect", 5000}, {"half-open TLS", 1000}, {"bad user", 500}, {"publish", 0}, {"subscribe", 0}, {"retained", 0}} {
+		t.Run(flood.kind, func(t *testing.T) {
+			calm := s.do(t, "Work", within)
+			began, cpu := time.Now(), s.cpu(t)
+			var attack Report
+			call := bad.Go("Swarm.Attack", Attack{Order: s.order, Kind: flood.kind, Rate: flood.rate}.lasting(good, lasts), &attack, nil)
+			busy := s.do(t, "Work", within)
+			spent := (s.cpu(t) - cpu) / time.Since(began).Seconds()
+			if err := (<-call.Done).Error; err != nil {
+				t.Errorf("%s: %v", flood.kind, err)
+			}
+			t.Logf("%-14s %7d times; good clients %v; before, %v; gateway %.2f CPUs, %d MiB", flood.kind, attack.In, busy, calm,
+				spent, s.resident(t, "VmRSS")/mib)
+			if busy.In != busy.Attempts || len(busy.Errors) > 0 {
+				t.Errorf("%s: %d of %d messages came back: %v", flood.kind, busy.In, busy.Attempts, busy.Errors)
+			}
+			if prove && busy.P99 > 2*calm.P99 && busy.P99 > 200*time.Millisecond {
+				t.Errorf("%s: p99 %v, want at most twice %v", flood.kind, busy.P99, calm.P99)
+			}
+		})
+	}
+}
+
+func (a Attack) lasting(first int, d time.Duration) Attack {
+	a.First, a.Within = first, d
+	return a
+}
+
+// cpu is what the gateway has used, in seconds.
+func (s *storm) cpu(t *testing.T) float64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.gateway.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+2:]))
+	user, err := strconv.Atoi(fields[11])
+	if err != nil {
+		t.Fatal(err)
+	}
+	system, err := strconv.Atoi(fields[12])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return float64(user+system) / 100 // USER_HZ
+}
