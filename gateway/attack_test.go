@@ -137,9 +137,10 @@ func (a *assault) badUser() error {
 
 const insiders = 4 // clients of an attack with valid logins
 
-// inside runs f for each of a few clients that log in.
+// inside runs f for each of a few clients; the time counts from when they are
+// logged in.
 func (a *assault) inside(f func(ctx context.Context, cl *client.Client, home string)) error {
-	ctx, cancel := context.WithDeadline(context.Background(), a.end)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute+a.Within)
 	defer cancel()
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -156,6 +157,8 @@ func (a *assault) inside(f func(ctx context.Context, cl *client.Client, home str
 		}
 		all.Go(func() {
 			defer conn.Close()
+			ctx, cancel := context.WithTimeout(ctx, a.Within)
+			defer cancel()
 			for ctx.Err() == nil && cl.Err() == nil {
 				f(ctx, cl, "plant/"+name+"/")
 			}

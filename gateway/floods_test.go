@@ -20,21 +20,25 @@ func TestFloods(t *testing.T) {
 		good, lasts = 200, 8*time.Second
 	}
 	s := newStorm(t, good+insiders, false)
-	s.order.Count = good
-	s.all(t, "Arrive", nil)
-	s.all(t, "Subscribe", func(o *Order) { o.QoS = 1 })
+	s.order.Count, s.order.QoS = good, 1
+	for _, what := range []string{"Arrive", "Subscribe"} {
+		if r := s.do(t, s.swarm, what, s.order); r.In != good {
+			t.Fatalf("%s: %d of %d: %v", what, r.In, good, r.Errors)
+		}
+	}
 	bad := startSwarm(t, filepath.Join(binaryDir, "swarm"))
-	within := func(o *Order) { o.Within = lasts }
+	work := s.order
+	work.Within = lasts
 	for _, flood := range []struct {
 		kind string
 		rate int
-	}{{"connect", 5000}, {"half-open TLS", 1000}, {"bad user", 500}, {"publish", 0}, {"subscribe", 0}, {"retained", 0}} {
+	}{{"connect", 5000}, {"publish", 0}, {"subscribe", 0}, {"retained", 0}, {"half-open TLS", 1000}, {"bad user", 500}} {
 		t.Run(flood.kind, func(t *testing.T) {
-			calm := s.do(t, "Work", within)
+			calm := s.do(t, s.swarm, "Work", work)
 			began, cpu := time.Now(), s.cpu(t)
 			var attack Report
 			call := bad.Go("Swarm.Attack", Attack{Order: s.order, Kind: flood.kind, Rate: flood.rate}.lasting(good, lasts), &attack, nil)
-			busy := s.do(t, "Work", within)
+			busy := s.do(t, s.swarm, "Work", work)
 			spent := (s.cpu(t) - cpu) / time.Since(began).Seconds()
 			if err := (<-call.Done).Error; err != nil {
 				t.Errorf("%s: %v", flood.kind, err)
