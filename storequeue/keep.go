@@ -73,6 +73,7 @@ func (q *Queue) flushCursors() error {
 	if len(all) == 0 {
 		return nil
 	}
+	committed := q.committed.Load()
 	err := q.update(func(tx *bbolt.Tx) error {
 		cursors, readers := tx.Bucket(bucketCursors), tx.Bucket(bucketReaders)
 		for _, m := range all {
@@ -87,7 +88,7 @@ func (q *Queue) flushCursors() error {
 				return err
 			}
 		}
-		return nil
+		return tx.Bucket(bucketMeta).Put(keyCommitted, key(committed))
 	})
 	if err != nil {
 		return err

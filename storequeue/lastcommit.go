@@ -34,8 +34,10 @@ var errTorn = errors.New("commit is not whole")
 
 // takeBack puts the newest segment where it was before its last commit if that
 // one is not whole and the one before it is, or has fewer records that do not
-// verify. Any other damage it leaves as it is.
-func takeBack(path string, epoch, first uint64) (taken bool, err error) {
+// verify, and if that one goes up to the sequence known at least: what is known
+// to have been committed was not cut off, it was damaged. Any such damage it
+// leaves as it is.
+func takeBack(path string, epoch, first, known uint64) (taken bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return false, err
@@ -45,11 +47,11 @@ func takeBack(path string, epoch, first uint64) (taken bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	bad, torn := last.look(f, epoch, first)
+	_, bad, torn := last.look(f, epoch, first)
 	if bad == 0 && torn == nil {
 		return false, nil
 	}
-	if less, err := before.look(f, epoch, first); err != nil || torn == nil && less >= bad {
+	if newest, less, err := before.look(f, epoch, first); err != nil || newest < known || torn == nil && less >= bad {
 		return false, nil
 	}
 	if _, err = f.WriteAt(make([]byte, 4), last.at+metaMagic); err == nil {
@@ -101,15 +103,15 @@ func readMetas(f *os.File) (last, before meta, ok bool) {
 	return last, before, true
 }
 
-// look says what is missing of a commit, and how many of its records do not
-// verify. It believes nothing that it reads.
-func (m *meta) look(f *os.File, epoch, first uint64) (bad int, err error) {
+// look returns the newest sequence of a commit and how many of its records do
+// not verify, or what is missing of it. It believes nothing that it reads.
+func (m *meta) look(f *os.File, epoch, first uint64) (newest uint64, bad int, err error) {
 	fi, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if m.pageSize <= pageHeader || m.end > uint64(fi.Size()/m.pageSize) {
-		return 0, errTorn
+		return 0, 0, errTorn
 	}
 	p := &pages{f: f, size: m.pageSize, seen: make([]bool, m.end)}
 	var records, info bucket
@@ -123,10 +125,7 @@ func (m *meta) look(f *os.File, epoch, first uint64) (bad int, err error) {
 		return errTorn
 	})
 	if err != nil {
-		return 0, err
-	}
-	if info.sequence == 0 { // of an earlier version, which made two syncs
-		return 0, nil
+		return 0, 0, err
 	}
 	next := first
 	err = records.each(p, func(k, data []byte) error {
@@ -153,10 +152,11 @@ func (m *meta) look(f *os.File, epoch, first uint64) (bad int, err error) {
 	if err == nil {
 		err = p.free(m.free)
 	}
-	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
+	stamped := info.sequence != 0 // a new segment is not: bbolt made it with two syncs
+	if err == nil && stamped && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
 		err = errTorn
 	}
-	return bad, err
+	return next - 1, bad, err
 }
 
 // A bucket of bbolt: a tree of pages, or one small page in place.

@@ -126,7 +126,7 @@ func (q *Queue) openSegments() error {
 			if err := syncPath(path); err != nil {
 				return fmt.Errorf("sync %s: %w", path, err)
 			}
-			taken, err := takeBack(path, q.state.epoch, first)
+			taken, err := takeBack(path, q.state.epoch, first, q.state.known)
 			if err != nil {
 				return fmt.Errorf("take back the last commit of %s: %w", path, err)
 			}

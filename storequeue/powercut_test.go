@@ -54,6 +54,40 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// What is known to have been committed was not cut off but damaged: it is not
+// taken back, and what is whole of it comes out.
+func TestDamageIsNoPowerCut(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "queue")
+	q := openTest(t, dir, Config{})
+	r := mustReader(t, q, "x")
+	const n = 20
+	for i := range n {
+		mustAppend(t, q, note(i, r))
+	}
+	last := note(n, r)
+	last.Topic = "plant/last"
+	mustAppend(t, q, last)
+	file := q.segments[0].path
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := bytes.ReplaceAll(readFile(t, file), []byte("plant/last"), []byte("plant/lost"))
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q, err := Open(dir, Config{MustExist: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if got := q.Stats().Last; got != n+1 {
+		t.Errorf("the log ends at %d, not at %d", got, n+1)
+	}
+	if got := len(take(t, mustReader(t, q, "x"), 0, n+10)); got != n {
+		t.Errorf("%d messages came out, not %d", got, n)
+	}
+}
+
 func changes(a, b []byte, sector int) (at []int) {
 	for i := 0; i < len(b); i += sector {
 		if !bytes.Equal(a[i:i+sector], b[i:i+sector]) {

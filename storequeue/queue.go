@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // Errors that callers decide on.
@@ -119,7 +121,21 @@ func (q *Queue) Close() error {
 	}
 	close(q.stop)
 	q.done.Wait()
-	return q.closeFiles()
+	return errors.Join(q.noteEnd(), q.closeFiles())
+}
+
+// noteEnd writes down where the log ends, so that damage to its last commit is
+// not taken for a power cut.
+func (q *Queue) noteEnd() error {
+	end := q.committed.Load()
+	if q.Err() != nil || end == q.state.known {
+		return nil
+	}
+	err := q.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyCommitted, key(end)) })
+	if isFull(err) {
+		return nil
+	}
+	return err
 }
 
 func (q *Queue) closeFiles() error {

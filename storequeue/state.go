@@ -17,6 +17,7 @@ type state struct {
 	db     *bbolt.DB
 	epoch  uint64
 	newest uint64        // first sequence of the newest segment, as of Open
+	known  uint64        // a sequence that was committed, as of Open: a lower bound
 	nudge  chan struct{} // room for one: told twice is harmless
 
 	turn sync.Mutex // held over a commit, like bbolt's own lock; covers the results of those who wait
@@ -46,6 +47,7 @@ var (
 	keyVersion    = []byte("version")
 	keyLastReader = []byte("last_reader")
 	keyNewest     = []byte("newest_segment") // first sequence of the newest one
+	keyCommitted  = []byte("committed")      // newest sequence when cursors were last written
 )
 
 func openState(dir string) (*state, error) {
@@ -67,6 +69,7 @@ func openState(dir string) (*state, error) {
 				return fmt.Errorf("layout version %d is unknown to this program: use a newer one", v)
 			}
 			s.epoch, s.newest = number(meta.Get(keyEpoch)), number(meta.Get(keyNewest))
+			s.known = number(meta.Get(keyCommitted))
 			return nil
 		})
 	})
