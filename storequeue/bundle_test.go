@@ -135,3 +135,21 @@ func FuzzValue(f *testing.F) {
 		}
 	})
 }
+
+// A message that is read costs one allocation, its bytes; a reading a few more.
+func TestAllocationsOfReading(t *testing.T) {
+	q := openTest(t, t.TempDir(), Config{})
+	r := mustReader(t, q, "x")
+	const messages = 64
+	for i := range messages {
+		mustAppend(t, q, note(i, r))
+	}
+	got := testing.AllocsPerRun(100, func() {
+		if msgs, err := r.Poll(0, messages); err != nil || len(msgs) != messages {
+			t.Fatal(len(msgs), err)
+		}
+	})
+	if got > messages+30 {
+		t.Errorf("%v allocations for %d messages", got, messages)
+	}
+}

@@ -113,7 +113,7 @@ func (s *segment) checkRecords(records *bbolt.Bucket, last uint64) error {
 			return false, fmt.Errorf("is where %d was expected", want)
 		}
 		want++
-		_, err := decodeBody(body)
+		_, err := decodeBody(body, &Message{})
 		return true, err
 	})
 	if err == nil && want != last+1 {

@@ -119,7 +119,7 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 		return nil, nil
 	}
 	n := min(limit, waiting)
-	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n)}
+	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
 	for _, s := range r.q.segmentsWith(r.id, after) {
 		err := s.view(func(tx *bbolt.Tx) error {
 			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
@@ -146,8 +146,10 @@ type haul struct {
 	newest uint64
 	limit  int
 	msgs   []Message
-	sizes  []int // of their records
-	bytes  int   // together
+	marks  []Mark  // of msgs
+	sizes  []int   // of their records
+	bytes  int     // together
+	last   Message // what the last one had in common with the next
 }
 
 func (h *haul) full() bool { return len(h.msgs) >= h.limit || h.bytes >= maxNextBytes }
@@ -160,11 +162,13 @@ func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
 	if !ok {
 		return true, nil
 	}
-	m, err := decodeBody(body)
+	m, err := decodeBody(body, &h.last)
 	if err != nil {
 		return false, err
 	}
-	m.Seq, m.For = seq, []Mark{mark}
+	h.last.Topic, h.last.From = m.Topic, m.From
+	h.marks = append(h.marks, mark)
+	m.Seq, m.For = seq, h.marks[len(h.marks)-1:len(h.marks):len(h.marks)]
 	if m.Note != nil && !leads(body, h.r.id) {
 		m.Note = nil
 	}

@@ -100,12 +100,17 @@ func appendString[S string | []byte](dst []byte, s S) []byte {
 	return append(dst, s...)
 }
 
-// sum finishes the checksum of a body for the place where it will lie.
+// sum finishes the checksum of a body for the place where it will lie: it goes
+// on over the big-endian bytes of epoch and seq. (crc32.Update would want them
+// on the heap.)
 func sum(body uint32, epoch, seq uint64) uint32 {
-	var place [16]byte
-	binary.BigEndian.PutUint64(place[:], epoch)
-	binary.BigEndian.PutUint64(place[8:], seq)
-	return crc32.Update(body, castagnoli, place[:])
+	crc := ^body
+	for _, n := range [2]uint64{epoch, seq} {
+		for shift := 56; shift >= 0; shift -= 8 {
+			crc = castagnoli[byte(crc)^byte(n>>shift)] ^ crc>>8
+		}
+	}
+	return ^crc
 }
 
 // verify returns the body of the record at (epoch, seq), without a copy.
@@ -155,8 +160,9 @@ func leads(body []byte, id ReaderID) bool {
 }
 
 // decodeBody returns the message of a verified body, without its marks. It
-// shares nothing with it.
-func decodeBody(body []byte) (Message, error) {
+// shares nothing with it, but topic and author with like where they are equal:
+// one message often follows another of the same kind.
+func decodeBody(body []byte, like *Message) (Message, error) {
 	flags := body[1]
 	m := Message{QoS: flags & flagQoS, Retain: flags&flagRetain != 0, Text: flags&flagText != 0}
 	c := cursor{b: body, at: 2}
@@ -171,8 +177,8 @@ func decodeBody(body []byte) (Message, error) {
 	if flags&flagExpires != 0 {
 		m.Expires = c.time()
 	}
-	m.Topic = c.string()
-	m.From = c.string()
+	m.Topic = c.stringLike(like.Topic)
+	m.From = c.stringLike(like.From)
 	m.ContentType = c.string()
 	m.ResponseTopic = c.string()
 	if flags&flagCorrelation != 0 {
@@ -253,6 +259,13 @@ func (c *cursor) bytes() []byte {
 }
 
 func (c *cursor) string() string { return string(c.bytes()) }
+
+func (c *cursor) stringLike(known string) string {
+	if b := c.bytes(); string(b) != known {
+		return string(b)
+	}
+	return known
+}
 
 func (c *cursor) mark() Mark {
 	id := c.uvarint()
