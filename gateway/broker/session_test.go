@@ -182,26 +182,49 @@ func TestSameClientIDOfNobodyElse(t *testing.T) {
 	}
 }
 
+// Of many that connect at once under one client id, each takes the session from
+// the one before it, some even before the CONNACK; the last one keeps it.
 func TestManyTakeoversAtOnce(t *testing.T) {
 	h := open(t, Limits{})
-	acks := make(chan mqtt.ReasonCode, 12)
-	for range cap(acks) {
+	const n = 12
+	type result struct {
+		c    *client
+		code mqtt.ReasonCode
+	}
+	results := make(chan result, n)
+	for range n {
 		c := h.dial(mqtt.V5)
 		go func() {
 			c.send(&mqtt.Connect{Version: mqtt.V5, ClientID: "a", SessionExpiry: 60, ReceiveMaximum: 1,
 				Username: "alice", UsernameFlag: true, Password: []byte("secret"), PasswordFlag: true})
 			p, err := c.read()
-			if ack, ok := p.(*mqtt.Connack); ok && err == nil {
-				acks <- ack.Code
-			} else {
-				acks <- mqtt.UnspecifiedError
+			ack, ok := p.(*mqtt.Connack)
+			if !ok || err != nil { // taken over first
+				results <- result{}
+				return
 			}
+			results <- result{c, ack.Code}
 		}()
 	}
-	for range cap(acks) {
-		if code := <-acks; code != mqtt.Success {
-			t.Errorf("got %v", code)
+	var in []*client
+	for range n {
+		r := <-results
+		if r.c != nil {
+			in = append(in, r.c)
 		}
+		if r.code != mqtt.Success {
+			t.Errorf("got %v", r.code)
+		}
+	}
+	alive := 0
+	for _, c := range in {
+		c.nc.Write([]byte{0xc0, 0}) // PINGREQ
+		if p, err := c.read(); err == nil && p.Type() == mqtt.PINGRESP {
+			alive++
+		}
+	}
+	if alive != 1 {
+		t.Errorf("%d connections hold the session", alive)
 	}
 	if n := h.b.Stats().Sessions; n != 1 {
 		t.Errorf("%d sessions", n)
