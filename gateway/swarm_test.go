@@ -242,7 +242,7 @@ func (s *Swarm) client(n int) *member {
 // Subscribe lets each client subscribe to its topic.
 func (s *Swarm) Subscribe(o Order, r *Report) error {
 	each(&o, r, func(ctx context.Context, n int) (int, error) {
-		codes, err := s.client(n).Subscribe(ctx, mqtt.Subscription{Filter: fmt.Sprintf("plant/%s/cmd", o.identity(n)), QoS: o.QoS})
+		codes, err := s.client(n).Subscribe(ctx, mqtt.Subscription{Filter: fmt.Sprintf("plant/%s/%d", o.identity(n), n), QoS: o.QoS})
 		if err == nil && codes[0].Failed() {
 			err = fmt.Errorf("subscribe: %v", codes[0])
 		}
@@ -302,7 +302,7 @@ func (s *Swarm) Listen(o Order, _ *Report) error {
 		talking.Go(func() { // until s.stop
 			tick := time.NewTicker(echoEvery)
 			defer tick.Stop()
-			topic := fmt.Sprintf("plant/%s/cmd", o.identity(n))
+			topic := fmt.Sprintf("plant/%s/%d", o.identity(n), n)
 			for {
 				select {
 				case <-tick.C:
