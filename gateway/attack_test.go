@@ -200,7 +200,7 @@ func (a *assault) retained() error {
 func (s *Swarm) Work(o Order, r *Report) error {
 	s.echoes = make(chan time.Duration, 1<<20)
 	each(&o, r, func(ctx context.Context, n int) (int, error) {
-		cl, topic := s.client(n), fmt.Sprintf("plant/d-%d/cmd", n)
+		cl, topic := s.client(n), o.topic(n)
 		<-time.After(rand.N(workEvery))
 		tick := time.NewTicker(workEvery)
 		defer tick.Stop()

@@ -63,6 +63,9 @@ func (o *Order) identity(n int) string {
 	return fmt.Sprint("d-", n)
 }
 
+// topic is what client n alone subscribes to and publishes.
+func (o *Order) topic(n int) string { return fmt.Sprintf("plant/%s/%d", o.identity(n), n) }
+
 // A Report is how it went.
 type Report struct {
 	In       int // done what the order says
@@ -242,7 +245,7 @@ func (s *Swarm) client(n int) *member {
 // Subscribe lets each client subscribe to its topic.
 func (s *Swarm) Subscribe(o Order, r *Report) error {
 	each(&o, r, func(ctx context.Context, n int) (int, error) {
-		codes, err := s.client(n).Subscribe(ctx, mqtt.Subscription{Filter: fmt.Sprintf("plant/%s/%d", o.identity(n), n), QoS: o.QoS})
+		codes, err := s.client(n).Subscribe(ctx, mqtt.Subscription{Filter: o.topic(n), QoS: o.QoS})
 		if err == nil && codes[0].Failed() {
 			err = fmt.Errorf("subscribe: %v", codes[0])
 		}
@@ -302,7 +305,7 @@ func (s *Swarm) Listen(o Order, _ *Report) error {
 		talking.Go(func() { // until s.stop
 			tick := time.NewTicker(echoEvery)
 			defer tick.Stop()
-			topic := fmt.Sprintf("plant/%s/%d", o.identity(n), n)
+			topic := o.topic(n)
 			for {
 				select {
 				case <-tick.C:
