@@ -86,3 +86,16 @@ func (v *value) next() (seq uint64, rec []byte, ok bool) {
 	v.seq, v.left, v.rest = seq+1, v.left-1, v.rest[size:]
 	return seq, rec, true
 }
+
+// skipTo is next for the record with that sequence, if it is still to come.
+func (v *value) skipTo(want uint64) (rec []byte, ok bool) {
+	if want < v.seq {
+		return nil, false
+	}
+	for {
+		seq, rec, ok := v.next()
+		if !ok || seq == want {
+			return rec, ok
+		}
+	}
+}

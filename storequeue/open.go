@@ -211,7 +211,7 @@ func (q *Queue) countWaiting(s *segment) error {
 		if r == nil || k.last <= r.acked {
 			continue
 		}
-		r.newest = k.last
+		r.newest, r.ahead.after = k.last, k.last
 		if r.acked < s.first {
 			r.waiting += k.n
 			r.bytes += k.bytes

@@ -27,6 +27,7 @@ type Reader struct {
 	waiting uint64     // marked and not acked
 	bytes   uint64     // of those records
 	handed  []handed   // returned by Next, not acked, rising
+	ahead   ahead      // of the newest of those that wait
 	gone    bool       // forgotten
 }
 
@@ -67,6 +68,7 @@ func (r *Reader) arrived(seq uint64, size int) bool {
 	first := !r.stirred
 	r.stirred = true
 	r.newest = seq
+	r.ahead.add(seq)
 	r.waiting++
 	r.bytes += uint64(size)
 	return first
@@ -111,6 +113,7 @@ func (r *Reader) Poll(after uint64, limit int) ([]Message, error) {
 func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, error) {
 	r.mu.Lock()
 	newest, gone, waiting := r.newest, r.gone, int(r.waiting)
+	seqs, known := r.ahead.next(after, limit)
 	r.mu.Unlock()
 	if gone {
 		return nil, ErrClosed
@@ -122,6 +125,9 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
 	for _, s := range r.q.segmentsWith(r.id, after) {
 		err := s.view(func(tx *bbolt.Tx) error {
+			if known {
+				return s.pick(tx.Bucket(bucketRecords), seqs, found.take, found.skip)
+			}
 			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
 		})
 		switch {
@@ -222,6 +228,7 @@ func (r *Reader) advance(seq uint64) bool {
 		return false
 	}
 	r.acked = seq
+	r.ahead.pass(seq)
 	n := 0
 	for n < len(r.handed) && r.handed[n].seq <= seq {
 		r.bytes -= min(uint64(r.handed[n].size), r.bytes)
@@ -353,7 +360,7 @@ func (q *Queue) TransientReader(name string) (*Reader, error) {
 }
 
 func newReader(q *Queue, id ReaderID, name string, at uint64) *Reader {
-	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, flushed: at, newest: at}
+	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, flushed: at, newest: at, ahead: ahead{after: at}}
 }
 
 // Forget removes a reader, in one commit with changes to State if it is

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -317,19 +318,61 @@ func (s *segment) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool
 		if seq < from {
 			continue
 		}
-		body, err := verify(rec, s.epoch, seq)
-		if err == nil {
-			if more, err = fn(seq, body); err == nil && !more {
-				return false, nil
-			}
-		}
-		if err != nil {
-			if err = bad(seq, err); err != nil {
-				return false, err
-			}
+		if more, err := s.show(seq, rec, fn, bad); err != nil || !more {
+			return false, err
 		}
 	}
 	return true, nil
+}
+
+// show verifies one record.
+func (s *segment) show(seq uint64, rec []byte, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
+	more = true
+	body, err := verify(rec, s.epoch, seq)
+	if err == nil {
+		more, err = fn(seq, body)
+	}
+	if err != nil {
+		return true, bad(seq, err)
+	}
+	return more, nil
+}
+
+// pick is scanOver for the records with these sequences, which rise. Those that
+// are not here are left out.
+func (s *segment) pick(records *bbolt.Bucket, seqs []uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
+	c := records.Cursor()
+	var v value
+	var damaged error // of what lies under the key last
+	first, _ := slices.BinarySearch(seqs, s.first)
+	place := make([]byte, 8)
+	last := uint64(0)
+	for _, seq := range seqs[first:] {
+		if seq > last {
+			var k, data []byte
+			if last > 0 && seq == last+1 {
+				k, data = c.Next()
+			} else {
+				binary.BigEndian.PutUint64(place, seq)
+				k, data = c.Seek(place)
+			}
+			if k == nil {
+				return nil
+			}
+			last = number(k)
+			v, damaged = openValue(last, data)
+		}
+		more, err := true, error(nil)
+		if damaged != nil {
+			err = bad(seq, damaged)
+		} else if rec, ok := v.skipTo(seq); ok {
+			more, err = s.show(seq, rec, fn, bad)
+		}
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
 }
 
 // encodeMarks is what a sealed segment stores, so that opening need not count.
