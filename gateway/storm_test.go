@@ -236,7 +236,7 @@ func (s *storm) weigh(t *testing.T, when string, most int) {
 
 // garbage is what a gateway with few clients may hold that is collected when
 // there are more: above all the memory of password hashes.
-const garbage = 160 * mib
+const garbage = 320 * mib
 
 // Thousands of clients stay, lose the network and come back at once, while a
 // few that never left are served.

@@ -119,6 +119,9 @@ func (s *subscriber) subscribe(ctx context.Context, cl *client.Client) error {
 		return err
 	}
 	for i, code := range codes {
+		if code == mqtt.UnspecifiedError { // what brokers say to a filter that no rule allows
+			return fmt.Errorf("subscribe to %s: refused by the broker, as a rule because it is not authorized: ask headgate access explain", s.filters[i])
+		}
 		if code >= 0x80 {
 			return fmt.Errorf("subscribe to %s: refused by the broker: %v", s.filters[i], code)
 		}

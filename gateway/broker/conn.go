@@ -43,8 +43,9 @@ type conn struct {
 	id        access.Identity
 	proof     string // how it showed who it is: "password", "certificate", both with a "+", or "anonymous"
 	session   *session
-	window    int // QoS 1 and 2 that may be in flight to the client
-	maxPacket int // bytes; 0: no limit
+	window    int  // QoS 1 and 2 that may be in flight to the client
+	maxPacket int  // bytes; 0: no limit
+	wordy     bool // it wants reason strings
 	greeted   atomic.Bool
 
 	// Of the connection's own goroutine.

@@ -254,7 +254,7 @@ func (c *conn) authenticate(ctx context.Context, req *mqtt.Connect) (access.Iden
 func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, assigned string) {
 	l := c.limits
 	c.window = min(int(req.ReceiveMaximum), l.ReceiveMaximum)
-	c.maxPacket = int(req.MaximumPacket)
+	c.maxPacket, c.wordy = int(req.MaximumPacket), req.RequestProblem
 	c.out.aliases = newAliases(min(int(req.TopicAliasMax), l.Aliases), c.maxPacket)
 	ack := &mqtt.Connack{
 		Version: c.version, SessionPresent: present,

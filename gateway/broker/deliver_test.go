@@ -214,7 +214,7 @@ func TestSharedSubscription(t *testing.T) {
 		}
 		bad := h.login(mqtt.V5, "bob", "bad")
 		bad.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "$share/g/other"}}})
-		if a := expect[*mqtt.Suback](bad); a.Codes[0] != mqtt.NotAuthorized {
+		if a := expect[*mqtt.Suback](bad); a.Codes[0] != notGranted {
 			t.Errorf("SUBACK %v", a.Codes[0])
 		}
 	}
@@ -275,7 +275,7 @@ func TestRightsLostWhileAway(t *testing.T) {
 		}
 	}
 	back.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "hr/#"}, {Filter: "$share/g/hr/#"}}})
-	if a := expect[*mqtt.Suback](back); a.Codes[0] != mqtt.NotAuthorized || a.Codes[1] != mqtt.NotAuthorized {
+	if a := expect[*mqtt.Suback](back); a.Codes[0] != notGranted || a.Codes[1] != notGranted {
 		t.Errorf("SUBACK %v", a.Codes)
 	}
 	h.login(mqtt.V5, "carol", "last").publish("open", "third", 1)

@@ -150,6 +150,30 @@ func TestReasonStrings(t *testing.T) {
 	}
 }
 
+// A filter that no rule allows is refused in one code for both versions, and in
+// words for a client that wants them and takes them.
+func TestSubscribeNotAllowed(t *testing.T) {
+	h := open(t, Limits{})
+	h.gate.SetRules(rules(t, rule(true, "*", both, "open/#")))
+	for name, tt := range map[string]struct {
+		v      mqtt.Version
+		change func(*mqtt.Connect)
+		says   bool
+	}{
+		"3.1.1": {mqtt.V311, func(*mqtt.Connect) {}, false},
+		"5":     {mqtt.V5, func(r *mqtt.Connect) { r.RequestProblem = true }, true},
+		"quiet": {mqtt.V5, func(r *mqtt.Connect) { r.RequestProblem = false }, false},
+		"small": {mqtt.V5, func(r *mqtt.Connect) { r.RequestProblem, r.MaximumPacket = true, 40 }, false},
+	} {
+		c := h.login(tt.v, "alice", "s", tt.change)
+		c.send(&mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "closed"}}})
+		a := expect[*mqtt.Suback](c)
+		if a.Codes[0] != mqtt.UnspecifiedError || a.ReasonString != "" != tt.says {
+			t.Errorf("%s: %v %q", name, a.Codes, a.ReasonString)
+		}
+	}
+}
+
 // A retained message that expires leaves memory, the limit and the disk.
 func TestRetainedMessagesExpire(t *testing.T) {
 	h := open(t, Limits{Retained: 2})

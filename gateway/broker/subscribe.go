@@ -52,7 +52,7 @@ func (c *conn) subscribe(ctx context.Context, p *mqtt.Subscribe) error {
 	if s.reader != nil {
 		c.delivery.start(ctx, c)
 	}
-	c.send(&mqtt.Suback{PacketID: p.PacketID, Codes: codes})
+	c.send(&mqtt.Suback{PacketID: p.PacketID, Codes: codes, ReasonString: c.whyNot(codes)})
 	sent := map[string]bool{} // once a packet, however often it has the filter
 	for i, want := range p.Subscriptions {
 		if codes[i].Failed() || sent[want.Filter] {
@@ -64,6 +64,20 @@ func (c *conn) subscribe(ctx context.Context, p *mqtt.Subscribe) error {
 		}
 	}
 	return nil
+}
+
+// notGranted answers a filter that no rule allows. It is the one code for a
+// failure that 3.1.1 and 5 share [MQTT-3.9.3-2]; the words go with it in the
+// reason string.
+const notGranted = mqtt.UnspecifiedError
+
+// whyNot is SUBACK's reason string, for a client that wants one [MQTT-3.1.2-29].
+func (c *conn) whyNot(codes []mqtt.ReasonCode) string {
+	const text = "not authorized: no rule allows it"
+	if !c.wordy || !slices.Contains(codes, notGranted) || c.maxPacket > 0 && c.maxPacket <= len(codes) {
+		return ""
+	}
+	return reason(text, max(c.maxPacket-len(codes), 0))
 }
 
 // grant is the SUBACK code for one filter.
@@ -87,7 +101,7 @@ func (c *conn) grant(want *mqtt.Subscription, have map[string]*subscription) mqt
 	}
 	if !c.b.access.AllowFilter(c.id, filter) {
 		c.b.denied(c.id, access.Subscribe, filter)
-		return mqtt.NotAuthorized
+		return notGranted
 	}
 	return mqtt.ReasonCode(want.QoS)
 }
