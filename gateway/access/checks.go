@@ -6,14 +6,16 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // checks bounds the password checks that run (19 MiB each) and that wait. Those
-// for suspects come one at a time and have half of the places to wait, so that
-// who guesses neither takes every core nor keeps others from waiting.
+// for suspects come one at a time, with a pause behind each, and have half of
+// the places to wait, so that who guesses neither takes the time of those who
+// are in nor keeps others from waiting.
 type checks struct {
 	running  chan struct{}
 	waiting  chan struct{}
@@ -22,13 +24,14 @@ type checks struct {
 }
 
 const (
-	checksAtOnce  = 2
+	checksAtOnce  = 2 // on two processors one, so that the other serves those who are in
 	checksWaiting = 100
+	suspectPause  = 4 // times what the check took
 )
 
 func newChecks() *checks {
 	return &checks{
-		running: make(chan struct{}, checksAtOnce), waiting: make(chan struct{}, checksWaiting),
+		running: make(chan struct{}, max(1, min(checksAtOnce, runtime.NumCPU()/2))), waiting: make(chan struct{}, checksWaiting),
 		suspects: make(chan struct{}, checksWaiting/2), suspect: make(chan struct{}, 1),
 	}
 }
@@ -56,7 +59,12 @@ func (c *checks) begin(ctx context.Context, suspected bool) (release func(), err
 		leave()
 		return nil, err
 	}
-	return func() { end(); <-c.suspect; leave() }, nil
+	began := time.Now()
+	return func() {
+		end()
+		leave()
+		time.AfterFunc(suspectPause*time.Since(began), func() { <-c.suspect })
+	}, nil
 }
 
 func (c *checks) turn(ctx context.Context) (release func(), err error) {

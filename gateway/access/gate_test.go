@@ -199,9 +199,7 @@ func TestSecretIsNeverShown(t *testing.T) {
 // a certificate is judged at once.
 func TestCertificatesNeverWaitForPasswords(t *testing.T) {
 	u := openUsers(t, "anna")
-	for range checksAtOnce {
-		u.checks.running <- struct{}{}
-	}
+	takeAllTurns(u)
 	for range checksWaiting {
 		u.checks.waiting <- struct{}{}
 	}

@@ -135,8 +135,7 @@ func TestLocksAreForgottenLast(t *testing.T) {
 func TestWaitingGuessesMeetTheLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewGate(Config{Lockout: Lockout{Failures: 3}}, openUsers(t, "anna"), nil, nil)
-		g.users.checks.running <- struct{}{}
-		g.users.checks.running <- struct{}{}
+		takeAllTurns(g.users)
 		results := make(chan error, 50)
 		for range cap(results) {
 			go func() { // ends when its turn has come
@@ -237,6 +236,29 @@ func TestGuessesLeaveRoom(t *testing.T) {
 		}
 		if n := len(g.users.checks.suspects); n != 0 {
 			t.Errorf("%d places are not given back", n)
+		}
+	})
+}
+
+// Behind each guess comes a pause, so that guessing takes a fifth of a core.
+func TestGuessesPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newChecks()
+		began := time.Now()
+		for range 5 {
+			release, err := c.begin(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond) // the check
+			release()
+		}
+		if took := time.Since(began); took != 420*time.Millisecond {
+			t.Errorf("five guesses took %v", took)
+		}
+		time.Sleep(time.Second)
+		if len(c.suspect) != 0 || len(c.suspects) != 0 || len(c.running) != 0 {
+			t.Error("a place is not given back")
 		}
 	})
 }
