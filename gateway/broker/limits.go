@@ -19,7 +19,7 @@ type Limits struct {
 	Sessions         int           // connected or waiting for their client; default 20,000
 	SessionsPerUser  int           // of one identity; default 1,000
 	Retained         int           // messages; default 100,000
-	RetainedBytes    int64         // of topics, payloads and properties together; default 64 MiB
+	RetainedBytes    int64         // of topics, payloads and properties together, and 384 for each; default 64 MiB
 
 	PreLogin      int           // sockets that have not logged in; default 256
 	PreLoginPerIP int           // of one address; default 16

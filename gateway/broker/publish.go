@@ -286,7 +286,7 @@ func (p *publication) committed(seq uint64, err error) {
 	switch {
 	case err == nil:
 		if p.retained != nil {
-			b.retained.put(p.retained)
+			b.retained.arrived(p.retained, seq)
 		}
 		b.handOut(&p.live, p.msg.Topic)
 	case errors.Is(err, storequeue.ErrFull):

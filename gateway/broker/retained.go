@@ -1,10 +1,6 @@
 package broker
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,7 +22,9 @@ type retained struct {
 	root  shelf
 	count int
 	bytes int64
-	soon  time.Time // no message expires before; zero: none expires
+	soon  time.Time           // no message expires before; zero: none expires
+	seq   uint64              // in the log, of the last one that came
+	stale map[string]struct{} // topics of which the queue's state may have something else
 }
 
 // A shelf is one level of topics.
@@ -35,11 +33,14 @@ type shelf struct {
 	children map[string]*shelf
 }
 
+// retainedCost is what a retained message takes in memory beside its bytes.
+const retainedCost = 384
+
 func weight(m *storequeue.Message) int64 {
 	if m == nil {
 		return 0
 	}
-	n := len(m.Topic) + len(m.Payload) + len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData)
+	n := retainedCost + len(m.Topic) + len(m.Payload) + len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData)
 	for _, p := range m.Properties {
 		n += len(p.Key) + len(p.Value)
 	}
@@ -62,7 +63,7 @@ func (r *retained) hasRoom(m *storequeue.Message) bool {
 	if r.bytes-weight(old)+weight(m) > l.RetainedBytes {
 		return false
 	}
-	return old != nil || r.count < l.Retained
+	return old != nil || r.count < l.Retained && len(r.stale) < 2*l.Retained+foldBatch
 }
 
 func (s *shelf) find(topic string) *storequeue.Message {
@@ -74,11 +75,20 @@ func (s *shelf) find(topic string) *storequeue.Message {
 	return s.message
 }
 
-// put keeps m, which nobody changes from now on. An empty payload removes what
-// was there [MQTT-3.3.1-6].
-func (r *retained) put(m *storequeue.Message) {
+// arrived puts a message that the log has at seq.
+func (r *retained) arrived(m *storequeue.Message, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.seq = seq
+	if len(m.Payload) > 0 || r.root.find(m.Topic) != nil {
+		r.stale[m.Topic] = struct{}{}
+	}
+	r.put(m)
+}
+
+// put keeps m, which nobody changes from now on. An empty payload removes what
+// was there [MQTT-3.3.1-6]. mu is held.
+func (r *retained) put(m *storequeue.Message) {
 	if len(m.Payload) == 0 {
 		if old := r.root.remove(m.Topic, true); old != nil {
 			r.count--
@@ -113,15 +123,15 @@ func (r *retained) notice(m *storequeue.Message) {
 	}
 }
 
-// expire removes the messages that are past their expiry and returns their
-// topics.
-func (r *retained) expire(now time.Time) (topics []string) {
+// expire removes the messages that are past their expiry.
+func (r *retained) expire(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.soon.IsZero() || now.Before(r.soon) {
-		return nil
+		return
 	}
 	r.soon = time.Time{}
+	var topics []string
 	r.root.all(false, func(m *storequeue.Message) {
 		if expired(m, now) {
 			topics = append(topics, m.Topic)
@@ -132,8 +142,8 @@ func (r *retained) expire(now time.Time) (topics []string) {
 	for _, topic := range topics {
 		r.count--
 		r.bytes -= weight(r.root.remove(topic, true))
+		r.stale[topic] = struct{}{}
 	}
-	return topics
 }
 
 func (s *shelf) remove(rest string, more bool) (old *storequeue.Message) {
@@ -195,124 +205,4 @@ func (s *shelf) all(first bool, found func(*storequeue.Message)) {
 			child.all(false, found)
 		}
 	}
-}
-
-type retainedRecord struct {
-	Time        time.Time             `json:"time"`
-	Payload     []byte                `json:"payload"`
-	QoS         byte                  `json:"qos,omitempty"`
-	From        string                `json:"from"`
-	Expires     time.Time             `json:"expires,omitzero"`
-	ContentType string                `json:"content_type,omitempty"`
-	Response    string                `json:"response_topic,omitempty"`
-	Correlation []byte                `json:"correlation_data"`
-	Text        bool                  `json:"text,omitempty"`
-	Properties  []storequeue.Property `json:"properties,omitempty"`
-}
-
-func retainedChange(m *storequeue.Message) (storequeue.Change, error) {
-	c := storequeue.Change{Bucket: bucketRetained, Key: m.Topic}
-	if len(m.Payload) == 0 {
-		return c, nil
-	}
-	var err error
-	c.Value, err = json.Marshal(retainedRecord{
-		Time: m.Time, Payload: m.Payload, QoS: m.QoS, From: m.From, Expires: m.Expires,
-		ContentType: m.ContentType, Response: m.ResponseTopic, Correlation: m.CorrelationData,
-		Text: m.Text, Properties: m.Properties,
-	})
-	return c, err
-}
-
-func (r *retainedRecord) message(topic string) *storequeue.Message {
-	return &storequeue.Message{
-		Topic: topic, Time: r.Time, Payload: r.Payload, QoS: r.QoS, Retain: true, From: r.From, Expires: r.Expires,
-		ContentType: r.ContentType, ResponseTopic: r.Response, CorrelationData: r.Correlation,
-		Text: r.Text, Properties: r.Properties,
-	}
-}
-
-// restoreRetained loads the queue's state and replays what the log has behind
-// it. It writes nothing: a full disk must not keep the house from starting.
-func (b *Broker) restoreRetained() (err error) {
-	r := &b.retained
-	r.limits = &b.limits
-	if r.reader, err = b.queue.Reader("retained"); err != nil {
-		return err
-	}
-	err = b.queue.State(bucketRetained, func(topic string, v []byte) error {
-		var rec retainedRecord
-		if err := json.Unmarshal(v, &rec); err != nil {
-			return fmt.Errorf("retained message on %q: %w", topic, err)
-		}
-		r.put(rec.message(topic))
-		return nil
-	})
-	for after := r.reader.Acked(); err == nil; {
-		var msgs []storequeue.Message
-		if msgs, err = r.reader.Poll(after, foldBatch); len(msgs) == 0 {
-			break
-		}
-		for i := range msgs {
-			r.put(&msgs[i])
-		}
-		after = msgs[len(msgs)-1].Seq
-	}
-	return err
-}
-
-const foldBatch = 256
-
-// foldLoop moves retained messages from the log into the queue's state, where
-// memory has them already, and removes those that expire from both, until ctx
-// ends. Nobody else writes retained messages to the state.
-func (b *Broker) foldLoop(ctx context.Context) {
-	for {
-		err := errors.Join(b.clearExpired(time.Now()), b.fold(ctx))
-		switch {
-		case err == nil:
-		case ctx.Err() != nil, errors.Is(err, storequeue.ErrClosed), errors.Is(err, storequeue.ErrFailed):
-			return
-		default: // a full disk: the log keeps them meanwhile
-			b.log.Error("store retained messages: trying again", "error", err)
-			if !wait(ctx, maxSweep) {
-				return
-			}
-		}
-	}
-}
-
-// clearExpired forgets what has expired. One of them may still be in the log
-// alone; it is then stored once more, and removed after the next start.
-func (b *Broker) clearExpired(now time.Time) error {
-	topics := b.retained.expire(now)
-	if len(topics) == 0 {
-		return nil
-	}
-	changes := make([]storequeue.Change, len(topics))
-	for i, topic := range topics {
-		changes[i] = storequeue.Change{Bucket: bucketRetained, Key: topic}
-	}
-	return b.queue.SetState(changes...)
-}
-
-// fold moves one batch, waiting for its first message for a while.
-func (b *Broker) fold(ctx context.Context) error {
-	reader := b.retained.reader
-	patient, cancel := context.WithTimeout(ctx, maxSweep)
-	defer cancel()
-	msgs, err := reader.Next(patient, reader.Acked(), foldBatch)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	changes := make([]storequeue.Change, len(msgs))
-	for i := range msgs {
-		if changes[i], err = retainedChange(&msgs[i]); err != nil {
-			return err
-		}
-	}
-	return reader.Checkpoint(msgs[len(msgs)-1].Seq, changes...)
 }
