@@ -36,10 +36,16 @@ func newChecks() *checks {
 	}
 }
 
-// begin waits for a turn. The caller calls release when done.
-func (c *checks) begin(ctx context.Context, suspected bool) (release func(), err error) {
-	if !suspected {
-		return c.turn(ctx)
+// begin waits for a turn. The caller calls release when done. suspected is
+// asked again when the turn has come: who sent many passwords at once was not
+// suspected when they began to wait.
+func (c *checks) begin(ctx context.Context, suspected func() bool) (release func(), err error) {
+	if !suspected() {
+		release, err = c.turn(ctx)
+		if err != nil || !suspected() {
+			return release, err
+		}
+		release()
 	}
 	select {
 	case c.suspects <- struct{}{}:

@@ -294,7 +294,7 @@ func (u *Users) verify(ctx context.Context, name string, password Secret, g guar
 	if r, ok := u.atOnce(name, password); ok {
 		return r.User, nil
 	}
-	release, err := u.checks.begin(ctx, g.suspected())
+	release, err := u.checks.begin(ctx, g.suspected)
 	if err != nil {
 		return User{}, err
 	}

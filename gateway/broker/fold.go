@@ -118,6 +118,7 @@ func (b *Broker) awaitRetained(ctx context.Context) error {
 func (b *Broker) fold(ctx context.Context) error {
 	r := &b.retained
 	topics, seq := r.takeStale()
+	slices.Sort(topics) // neighbours lie on one page
 	for {
 		began, n := time.Now(), min(len(topics), foldBatch)
 		changes, err := r.changes(topics[:n])

@@ -10,7 +10,8 @@ import (
 // are in wait for a few of them at most, and who is silent holds up nobody.
 type turns chan struct{}
 
-func newTurns() turns { return make(turns, runtime.GOMAXPROCS(0)) }
+// newTurns leaves half of the processors to those who are in.
+func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
 
 // A shaking connection is under TLS that shakes hands. One goroutine reads it.
 type shaking struct {
