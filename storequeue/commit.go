@@ -226,9 +226,13 @@ func (q *Queue) write(s *segment, b *batch, first uint64) error {
 	return nil
 }
 
+// errSync is a sync that failed: what it left out is on no list, and another
+// sync would not say so.
+var errSync = errors.New("sync")
+
 // isFull says that a write found no room: nothing is wrong with the disk.
 func isFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return !errors.Is(err, errSync) && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT))
 }
 
 // account makes what was committed visible to readers and wakes them.

@@ -127,7 +127,31 @@ func (m *meta) look(f *os.File, epoch, first uint64) (newest uint64, bad int, er
 	if err != nil {
 		return 0, 0, err
 	}
-	next := first
+	found := &segment{first: first, marks: map[ReaderID]markCount{}}
+	next, bad, err := found.recount(p, &records, epoch)
+	if err == nil {
+		facts := map[string][]byte{}
+		err = info.each(p, func(k, v []byte) error {
+			facts[string(k)] = v
+			return nil
+		})
+		if err == nil && bad == 0 && !found.says(facts, epoch, first) {
+			err = errTorn
+		}
+	}
+	if err == nil {
+		err = p.free(m.free)
+	}
+	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
+		err = errTorn
+	}
+	return next - 1, bad, err
+}
+
+// recount notes whom the records of a commit are for, and returns the sequence
+// behind the last of them and how many do not verify.
+func (s *segment) recount(p *pages, records *bucket, epoch uint64) (next uint64, bad int, err error) {
+	next = s.first
 	err = records.each(p, func(k, data []byte) error {
 		last := number(k)
 		v, err := openValue(last, data)
@@ -139,24 +163,43 @@ func (m *meta) look(f *os.File, epoch, first uint64) (newest uint64, bad int, er
 			if seq != next {
 				return fmt.Errorf("%w: record %d is where %d was expected", errTorn, seq, next)
 			}
-			if _, err := verify(rec, epoch, seq); err != nil {
+			body, err := verify(rec, epoch, seq)
+			if err != nil {
 				bad++
+			} else {
+				for m := range marks(body) {
+					s.mark(m.Reader, seq, len(body))
+				}
 			}
 			next++
 		}
 		return nil
 	})
-	if err == nil {
-		err = info.each(p, func(_, _ []byte) error { return nil })
+	return next, bad, err
+}
+
+// says reports whether what a segment says of itself is what was found in it.
+func (s *segment) says(facts map[string][]byte, epoch, first uint64) bool {
+	if number(facts[string(keyEpoch)]) != epoch || number(facts[string(keyFirst)]) != first {
+		return false
 	}
-	if err == nil {
-		err = p.free(m.free)
+	sealed, sizes := facts[string(keySealed)], facts[string(keySizes)]
+	if sealed == nil {
+		return sizes == nil
 	}
-	stamped := info.sequence != 0 // a new segment is not: bbolt made it with two syncs
-	if err == nil && stamped && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
-		err = errTorn
+	said := &segment{marks: map[ReaderID]markCount{}}
+	if said.decodeMarks(sealed, sizes) != nil {
+		return false
 	}
-	return next - 1, bad, err
+	for id, k := range s.marks {
+		if sizes == nil {
+			k.bytes = 0
+		}
+		if said.marks[id] != k {
+			return false
+		}
+	}
+	return len(said.marks) == len(s.marks)
 }
 
 // A bucket of bbolt: a tree of pages, or one small page in place.

@@ -242,7 +242,9 @@ func (s *segment) commit(fn func(*bbolt.Tx) error) error {
 			return stamp(tx)
 		})
 		if err == nil {
-			err = db.Sync()
+			if err = db.Sync(); err != nil {
+				err = fmt.Errorf("%w: %w", errSync, err)
+			}
 		}
 		return err
 	})
