@@ -38,7 +38,7 @@ func (a *answers) init(c *conn) {
 func (a *answers) take(ctx context.Context) error {
 	for {
 		a.mu.Lock()
-		free := a.open < a.c.limits.ReceiveMaximum
+		free := a.open+len(a.late) < a.c.limits.ReceiveMaximum
 		if free {
 			a.open++
 		}
@@ -88,6 +88,10 @@ func (a *answers) commit(ack *mqtt.Ack) {
 	for len(a.late) > 0 && a.late[0].after <= a.committed {
 		a.c.send(&a.late[0].ack)
 		a.late = a.late[1:]
+		select {
+		case a.freed <- struct{}{}:
+		default:
+		}
 	}
 }
 

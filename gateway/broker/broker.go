@@ -238,9 +238,13 @@ func (b *Broker) Recheck() {
 		if !c.greeted.Load() {
 			continue
 		}
-		if now, ok := b.access.Current(c.id); !ok || !reflect.DeepEqual(now, c.id) || !c.trusted() {
-			c.close(mqtt.AdministrativeAction)
-		}
+		b.recheck(c)
+	}
+}
+
+func (b *Broker) recheck(c *conn) {
+	if now, ok := b.access.Current(c.id); !ok || !reflect.DeepEqual(now, c.id) || !c.trusted() {
+		c.close(mqtt.AdministrativeAction)
 	}
 }
 

@@ -76,6 +76,9 @@ func newConn(b *Broker, l *Listener, raw, nc net.Conn) *conn {
 	}
 	c.nc = &counted{nc, &c.traffic, &b.stats.traffic}
 	c.dec, c.out = mqtt.NewDecoder(c.nc, limits.ConnectSize), newOutbox(c.nc, raw, limits, &b.outboxes)
+	if frames != nil {
+		frames.answering = c.out.setDeadline // a pong is written by who reads
+	}
 	c.answers.init(c)
 	return c
 }

@@ -176,6 +176,9 @@ func (c *conn) decide(ctx context.Context, req *mqtt.Connect) (present bool, cod
 		}
 		return false, mqtt.NotAuthorized, ""
 	}
+	if !c.trusted() { // revoked since the handshake
+		return false, mqtt.NotAuthorized, "its certificate was revoked"
+	}
 	c.id = id
 	if full := c.b.door.pass(c.remote); full != limitNone {
 		c.b.stats.hits.add(full)
@@ -270,6 +273,7 @@ func (c *conn) welcome(ctx context.Context, req *mqtt.Connect, present bool, ass
 	}
 	c.send(ack)
 	c.greeted.Store(true)
+	c.b.recheck(c) // Recheck passes over who is not greeted
 	c.dec.SetLimit(l.PacketSize)
 	if c.framed != nil {
 		c.framed.trust(l.PacketSize)

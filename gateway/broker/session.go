@@ -246,11 +246,12 @@ func (b *Broker) detach(c *conn) {
 		w = nil
 	}
 	if s.expiry == 0 {
-		if err := b.wipe(s); err != nil {
-			b.log.Error("end session", "client", s.clientID, "error", err)
+		err := b.wipe(s)
+		if err == nil {
+			b.drop(s)
+			return
 		}
-		b.drop(s)
-		return
+		b.log.Error("end session: trying again", "client", s.clientID, "error", err)
 	}
 	now := time.Now()
 	b.mu.Lock()

@@ -30,8 +30,9 @@ const (
 // what carries it. One goroutine reads, one writes.
 type framed struct {
 	*metered
-	ws      *websocket.Conn // nil before upgrade
-	message io.Reader       // the one being read; nil: none
+	ws        *websocket.Conn // nil before upgrade
+	message   io.Reader       // the one being read; nil: none
+	answering func()
 }
 
 // metered bounds what a stranger may send in all: HTTP, control frames and
@@ -75,7 +76,8 @@ func (f *framed) upgrade(l *Listener, limit int) error {
 		http.Error(w, why, code)
 		return errors.New(why)
 	}
-	f.ws, err = websocket.Accept(w, req, &websocket.AcceptOptions{Subprotocols: []string{webSocketName}, OriginPatterns: literally(l.Origins)})
+	f.ws, err = websocket.Accept(w, req, &websocket.AcceptOptions{Subprotocols: []string{webSocketName}, OriginPatterns: literally(l.Origins),
+		OnPingReceived: func(context.Context, []byte) bool { f.answering(); return true }})
 	if err != nil {
 		return err
 	}
