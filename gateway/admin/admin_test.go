@@ -135,6 +135,19 @@ func TestHealthOverTCP(t *testing.T) {
 			t.Errorf("%s: %d %q %v, want %d %q", path, resp.StatusCode, body, err, want.code, want.text)
 		}
 	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "rebound.example"
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("asked for another host: %s", resp.Status)
+	}
 	http.DefaultClient.CloseIdleConnections()
 }
 

@@ -48,6 +48,9 @@ type callerKey struct{}
 
 // withCaller lets handlers know who asks.
 func withCaller(ctx context.Context, conn net.Conn) context.Context {
+	if g, ok := conn.(*guest); ok {
+		conn = g.Conn
+	}
 	if p, ok := conn.(*peer); ok {
 		ctx = context.WithValue(ctx, callerKey{}, fmt.Sprintf("uid %d", p.uid))
 	}

@@ -42,7 +42,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.Logger.Error("no health and metrics over TCP: set admin.address to a free one, or to \"\"", "error", err)
 		} else {
 			public.Go(func() { // ends with ctx
-				if err := s.serve(ctx, tcp, s.health()); err != nil {
+				if err := s.serve(ctx, tcp, toLoopback(s.health())); err != nil {
 					s.Logger.Error("health and metrics over TCP ended", "error", err)
 				}
 			})
@@ -61,13 +61,13 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, h http.Handler) err
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
+		IdleTimeout:       10 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 	}
 	stop := context.AfterFunc(ctx, func() { srv.Close() }) // ends Serve
 	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(bound(ln)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
