@@ -17,7 +17,7 @@ type CertificateRole struct {
 
 // clientURN is how a certificate that the local house issues carries its
 // identity: a URI "urn:headgate:client:NAME" among the alternative names.
-const clientURN = "headgate:client:"
+const clientURN = "urn:headgate:client:"
 
 // certificateName reads the identity out of a verified certificate: from its
 // alternative names, that is the one URI "urn:headgate:client:NAME", or, in
@@ -53,7 +53,9 @@ func certificateName(c *x509.Certificate, from string) (string, error) {
 func clientNames(c *x509.Certificate) []string {
 	var names []string
 	for _, u := range c.URIs {
-		if name, ok := strings.CutPrefix(u.Opaque, clientURN); ok && u.Scheme == "urn" {
+		// All of the URI counts: what is behind "?" or "#" is no part of a name,
+		// and CheckName refuses it.
+		if name, ok := strings.CutPrefix(u.String(), clientURN); ok {
 			names = append(names, name)
 		}
 	}

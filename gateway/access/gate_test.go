@@ -33,6 +33,17 @@ func certificate(cn string, uri string, dns ...string) *x509.Certificate {
 	return c
 }
 
+// A query or a fragment does not make another name of somebody's.
+func TestCertificateNameIsTheWholeURI(t *testing.T) {
+	g := NewGate(Config{}, nil, nil, slog.New(slog.DiscardHandler))
+	for _, more := range []string{"?guest", "?", "#guest", "?+a?=b#c", "%20"} {
+		id, err := g.Authenticate(t.Context(), Credentials{Certificate: certificate("", "urn:headgate:client:ops-1"+more, "ops-1")})
+		if !errors.Is(err, ErrBadCredentials) {
+			t.Errorf("%q behind the name: %v, %v", more, id, err)
+		}
+	}
+}
+
 func TestAuthenticate(t *testing.T) {
 	var log bytes.Buffer
 	cfg := Config{Certificates: []CertificateRole{{"press-*", []string{"sensor", "slow"}}, {"*-1", []string{"first", "sensor"}}}}
