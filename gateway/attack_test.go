@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/client"
@@ -45,9 +42,6 @@ type assault struct {
 
 // Attack does it and reports how many times.
 func (s *Swarm) Attack(a Attack, r *Report) error {
-	if err := yield(); err != nil {
-		return err
-	}
 	base, err := s.prepare(&a.Order)
 	if err != nil {
 		return err
@@ -56,25 +50,6 @@ func (s *Swarm) Attack(a Attack, r *Report) error {
 	err = attacks[a.Kind](as)
 	r.In = int(as.done.Load())
 	return err
-}
-
-// yield puts this process behind all others: real attackers bring their own
-// processors.
-func yield() error {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return err
-	}
-	for _, thread := range threads { // those to come inherit it
-		id, err := strconv.Atoi(thread.Name())
-		if err != nil {
-			return err
-		}
-		if err := syscall.Setpriority(syscall.PRIO_PROCESS, id, 19); err != nil && err != syscall.ESRCH {
-			return fmt.Errorf("set priority: %w", err)
-		}
-	}
-	return nil
 }
 
 // paced calls f at the attack's rate, from changing addresses, with at most

@@ -119,9 +119,9 @@ func (s *storm) addUsers(t *testing.T, n int) {
 	}
 }
 
-func startSwarm(t *testing.T, path string) *rpc.Client {
+func startSwarm(t *testing.T, argv ...string) *rpc.Client {
 	t.Helper()
-	cmd := exec.Command(path)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), swarmMode+"=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
