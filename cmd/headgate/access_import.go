@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,14 +32,15 @@ of its filter, where mosquitto grants any and holds messages back.`,
 		if file == "" {
 			return usageError{errors.New("name the acl_file with --mosquitto FILE")}
 		}
-		f, err := os.Open(file)
+		f, err := openFile(file)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		rules, err := how.Read(f)
-		if err != nil {
-			return fmt.Errorf("%s: %w: correct it, as mosquitto would not take it either", file, err)
+		rules, refused := how.Read(f)
+		tellRefused(cmd.ErrOrStderr(), file, refused)
+		if len(refused) > 0 {
+			return fmt.Errorf("%d lines of %s are wrong: correct them, as mosquitto would not take the file either", len(refused), file)
 		}
 		return printRules(cmd.OutOrStdout(), file, rules)
 	}

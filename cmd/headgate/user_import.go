@@ -3,7 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/spf13/cobra"
@@ -31,7 +31,7 @@ the exit code is 1.`,
 		if err != nil {
 			return err
 		}
-		f, err := os.Open(file)
+		f, err := openFile(file)
 		if err != nil {
 			return err
 		}
@@ -42,13 +42,17 @@ the exit code is 1.`,
 			return err
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "added %d users, %d were there, %d lines refused\n", len(added), len(list)-len(added), len(refused))
-		for _, r := range refused {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s:%d: %v\n", file, r.Line, r.Err)
-		}
+		tellRefused(cmd.ErrOrStderr(), file, refused)
 		if len(refused) > 0 {
 			return fmt.Errorf("%d lines of %s were not taken over: do as each says", len(refused), file)
 		}
 		return warnOfNobody(cmd, *path, roles, added...)
 	}
 	return cmd
+}
+
+func tellRefused(w io.Writer, file string, refused []access.LineError) {
+	for _, r := range refused {
+		fmt.Fprintf(w, "%s:%d: %v\n", file, r.Line, r.Err)
+	}
 }

@@ -56,7 +56,7 @@ func ReadMosquittoUsers(r io.Reader) ([]Imported, []LineError) {
 		users = append(users, u)
 	}
 	if err := lines.Err(); err != nil {
-		refused = append(refused, LineError{n, err})
+		refused = append(refused, LineError{n, lineError(err)})
 	}
 	return users, refused
 }

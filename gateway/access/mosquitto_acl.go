@@ -29,11 +29,13 @@ type ImportACL struct {
 // decides as mosquitto does: of each user the denials, then the rest, and then
 // patterns, again the denials first. What cannot be said here makes the rules
 // narrower, never wider: such an allowance is left out, such a denial denies
-// more. A file that mosquitto would refuse is an error.
-func (i ImportACL) Read(r io.Reader) ([]ImportedRule, error) {
+// more. Lines that mosquitto would refuse with the whole file are told one by one,
+// and there are no rules then.
+func (i ImportACL) Read(r io.Reader) ([]ImportedRule, []LineError) {
 	a := aclReader{ImportACL: i}
 	lines := bufio.NewScanner(io.LimitReader(r, maxUsersFile))
 	lines.Buffer(nil, maxUserLine)
+	var refused []LineError
 	n := 1
 	for ; lines.Scan(); n++ {
 		line := strings.TrimRight(lines.Text(), " \t\r\n\v\f")
@@ -41,11 +43,14 @@ func (i ImportACL) Read(r io.Reader) ([]ImportedRule, error) {
 			continue
 		}
 		if err := a.line(n, line); err != nil {
-			return nil, LineError{n, err}
+			refused = append(refused, LineError{n, err})
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, LineError{n, err}
+		refused = append(refused, LineError{n, lineError(err)})
+	}
+	if len(refused) > 0 {
+		return nil, refused
 	}
 	return a.rules(), nil
 }
@@ -69,12 +74,12 @@ func (a *aclReader) line(n int, text string) error {
 	rest = strings.TrimSpace(rest)
 	switch {
 	case rest == "":
-		return fmt.Errorf("%q is not user NAME, topic [ACCESS] TOPIC or pattern [ACCESS] TOPIC", text)
+		return errors.New("not user NAME, topic [ACCESS] TOPIC or pattern [ACCESS] TOPIC")
 	case word == "user":
 		a.user = rest
 		return nil
 	case word != "topic" && word != "pattern":
-		return fmt.Errorf("%q begins neither with user, topic nor pattern", text)
+		return errors.New("begins neither with user, topic nor pattern")
 	}
 	l := aclLine{ImportedRule: ImportedRule{Line: n, Text: strings.TrimSpace(text)}, topic: rest}
 	both := []Action{Publish, Subscribe}

@@ -120,9 +120,9 @@ func TestImportedRulesAgreeWithMosquitto(t *testing.T) {
 	for i := range files {
 		exact := i%2 == 0
 		acl := aclFile(rand.New(rand.NewPCG(uint64(i), 1)), exact)
-		list, err := access.ImportACL{Role: "mosquitto"}.Read(strings.NewReader(acl))
-		if err != nil {
-			t.Fatalf("%v in\n%s", err, acl)
+		list, refused := access.ImportACL{Role: "mosquitto"}.Read(strings.NewReader(acl))
+		if len(refused) > 0 {
+			t.Fatalf("%v in\n%s", refused, acl)
 		}
 		var rules []access.Rule
 		for _, r := range list {

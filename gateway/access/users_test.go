@@ -172,7 +172,7 @@ func TestBadUsersFiles(t *testing.T) {
 		"plain password": {header + `{"name":"anna","password":"correct horse battery"}` + "\n", "malformed password hash"},
 		"bad name":       {header + strings.Replace(good, "anna", "link:cloud", 1), "not allowed"},
 		"bad role":       {header + strings.Replace(good, "sensor", "@sensor", 1), "not a role"},
-		"long line":      {header + strings.Repeat("x", maxUserLine+1), "token too long"},
+		"long line":      {header + strings.Repeat("x", maxUserLine+1), "line 2: the line is over"},
 	} {
 		write(t, path, c.content)
 		if _, err := OpenUsers(path, nil); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -63,7 +63,7 @@ func readUsers(path string) (*userTable, error) {
 		return nil, fmt.Errorf("%s was replaced while it was opened: try again", path)
 	}
 	if mode := file.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%s is open to others (mode %04o): run chmod 600 %s and set the passwords again", path, mode, path)
+		return nil, fmt.Errorf("%s is open to others (mode %04o): run chmod 600 %s, and then set the passwords again if others could read them", path, mode, path)
 	}
 	if file.Size() > maxUsersFile {
 		return nil, fmt.Errorf("%s is over %d bytes: remove users", path, maxUsersFile)
@@ -83,7 +83,8 @@ func decodeUsers(r io.Reader) (map[string]userRecord, error) {
 		return nil, errors.New("line 1: not a users file of version 1: restore it from a backup, or remove it and add the users again")
 	}
 	users := make(map[string]userRecord)
-	for n := 2; lines.Scan(); n++ {
+	n := 2
+	for ; lines.Scan(); n++ {
 		r, err := decodeUser(lines.Bytes())
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
@@ -93,7 +94,18 @@ func decodeUsers(r io.Reader) (map[string]userRecord, error) {
 		}
 		users[r.Name] = r
 	}
-	return users, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("line %d: %w", n, lineError(err))
+	}
+	return users, nil
+}
+
+// lineError puts what ended the reading of lines into our words.
+func lineError(err error) error {
+	if errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("the line is over %d bytes, and nothing from there on was read: shorten or remove it", maxUserLine)
+	}
+	return err
 }
 
 func decodeUser(line []byte) (userRecord, error) {
