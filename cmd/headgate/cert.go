@@ -85,7 +85,7 @@ cannot be taken back: issue a new certificate instead.`,
 		if err != nil {
 			return err
 		}
-		serials, err := serialsToRevoke(dir, identity, of)
+		serials, err := serialsToRevoke(cmd, dir, identity, of)
 		if err != nil {
 			return err
 		}
@@ -106,7 +106,7 @@ cannot be taken back: issue a new certificate instead.`,
 	return cmd
 }
 
-func serialsToRevoke(dir, identity string, of []string) ([]string, error) {
+func serialsToRevoke(cmd *cobra.Command, dir, identity string, of []string) ([]string, error) {
 	if identity != "" {
 		return pki.SerialsOf(dir, identity)
 	}
@@ -116,6 +116,10 @@ func serialsToRevoke(dir, identity string, of []string) ([]string, error) {
 			if s, err = pki.SerialOf(dir, s); err != nil {
 				return nil, err
 			}
+		} else if known, err := pki.OnRecord(dir, s); err != nil {
+			return nil, err
+		} else if !known {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s is not on record as issued by the local CA in %s: compare it with headgate cert show FILE, a mistyped number revokes nobody\n", s, dir)
 		}
 		serials = append(serials, s)
 	}
@@ -152,9 +156,9 @@ func certShow() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), c)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "subject      %s\nserial       %s\nissuer       %s\nnames        %s\nuse          %s\nkey          %s\nvalid        %s to %s\nfingerprint  %s\n",
+			fmt.Fprintf(cmd.OutOrStdout(), "subject      %s\nserial       %s\nissuer       %s\nnames        %s\nuse          %s\nkey          %s\nvalid        %s to %s\nfingerprint  %s\nkey digest   %s\n",
 				c.Subject, c.Serial, c.Issuer, strings.Join(c.Names, ", "), strings.Join(c.Use, ", "), c.Key,
-				c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), c.Fingerprint)
+				c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), c.Fingerprint, c.KeyDigest)
 			return nil
 		},
 	}

@@ -163,6 +163,8 @@ func readDenylist(file string) (map[string]bool, error) {
 	return denied, nil
 }
 
+// denyKey does not repeat the line in its error: the file may be another one,
+// with secrets, that was named by mistake.
 func denyKey(line string) (string, error) {
 	digest := strings.ToLower(strings.ReplaceAll(line, ":", ""))
 	if _, err := hex.DecodeString(digest); err == nil && len(digest) == spkiHexSize {
@@ -170,7 +172,7 @@ func denyKey(line string) (string, error) {
 	}
 	serial, err := parseSerial(line)
 	if err != nil {
-		return "", fmt.Errorf("%q is neither a serial number nor the SHA-256 of a public key: write it in hexadecimal, comments behind '#'", line)
+		return "", errors.New("neither a serial number nor the SHA-256 of a public key: write it in hexadecimal, comments behind '#'; or was another file named by mistake?")
 	}
 	return serial.Text(16), nil
 }

@@ -24,6 +24,7 @@ type Info struct {
 	NotBefore   time.Time `json:"not_before"`  // UTC
 	NotAfter    time.Time `json:"not_after"`   // UTC
 	Fingerprint string    `json:"fingerprint"` // SHA-256 of the certificate, "AB:CD:…"
+	KeyDigest   string    `json:"key_digest"`  // SHA-256 of its public key, as a denylist has it
 }
 
 // Inspect reads the first certificate of a PEM file. It judges nothing: what
@@ -44,6 +45,7 @@ func Inspect(file string) (Info, error) {
 		NotBefore:   c.NotBefore.UTC(),
 		NotAfter:    c.NotAfter.UTC(),
 		Fingerprint: fingerprint(c.Raw),
+		KeyDigest:   keyDigest(c),
 	}, nil
 }
 

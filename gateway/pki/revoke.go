@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -110,14 +111,13 @@ func SerialOf(dir, file string) (string, error) {
 // SerialsOf are the serial numbers of the client certificates that the CA in
 // dir has signed for name and that are not over.
 func SerialsOf(dir, name string) ([]string, error) {
-	text, err := readSmall(filepath.Join(dir, issuedRecord), "record", 0)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	issued, err := readRecord(dir)
+	if err != nil {
 		return nil, err
 	}
 	var serials []string
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) != 3 || fields[2] != name {
+	for _, fields := range issued {
+		if fields[2] != name {
 			continue
 		}
 		if end, err := time.Parse(time.RFC3339, fields[1]); err != nil || end.After(time.Now()) {
@@ -132,6 +132,33 @@ func SerialsOf(dir, name string) ([]string, error) {
 		return nil, fmt.Errorf("no certificate for %q is on record in %s: revoke it by its serial number or by its file", name, dir)
 	}
 	return serials, nil
+}
+
+// OnRecord says whether the CA in dir noted that it signed a client certificate
+// with that serial number, in hexadecimal. One that other tools made with its
+// key, or that is from before there was a record, is not on it.
+func OnRecord(dir, serial string) (bool, error) {
+	n, err := parseSerial(serial)
+	if err != nil {
+		return false, err
+	}
+	issued, err := readRecord(dir)
+	return slices.ContainsFunc(issued, func(fields []string) bool { return fields[0] == n.Text(16) }), err
+}
+
+// readRecord returns serial number, end and name of each certificate.
+func readRecord(dir string) ([][]string, error) {
+	text, err := readSmall(filepath.Join(dir, issuedRecord), "record", 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var issued [][]string
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) == 3 {
+			issued = append(issued, fields)
+		}
+	}
+	return issued, nil
 }
 
 // record notes who got a certificate, before it exists: what is signed is known.
