@@ -14,6 +14,9 @@ type Identity struct {
 	proof proof
 }
 
+// IsUser reports whether it is somebody with a password, or was.
+func (id Identity) IsUser() bool { return id.proof == byPassword }
+
 // proof is how an Identity came to its name; it decides where Gate.Current
 // looks for its roles.
 type proof uint8

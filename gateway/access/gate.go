@@ -169,6 +169,12 @@ func (g *Gate) Current(id Identity) (Identity, bool) {
 	return id, true
 }
 
+// Removed reports whether there is no user of that name any more; one who is
+// disabled is still there. A users file that is missing removes nobody.
+func (g *Gate) Removed(name string) bool {
+	return g.users != nil && g.users.removed(name)
+}
+
 // Lookup is who would have this name now: a user with the user's roles, none
 // while disabled, else somebody with a certificate. Names of links and devices
 // have no roles. It proves nothing: it is for explaining rules and for asking

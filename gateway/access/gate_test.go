@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -220,5 +221,33 @@ func TestCertificatesNeverWaitForPasswords(t *testing.T) {
 	}
 	if id, err := g.Authenticate(t.Context(), Credentials{Certificate: certificate("", "urn:headgate:client:press-1")}); err != nil || id.Name != "press-1" {
 		t.Errorf("a certificate: %v %v", id, err)
+	}
+}
+
+// Who is disabled, or not in a file that is missing, was not removed.
+func TestRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users")
+	users, err := OpenUsers(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := NewGate(Config{}, users, nil, nil)
+	if g.Removed("bob") || NewGate(Config{}, nil, nil, nil).Removed("bob") {
+		t.Error("removed without a file of users")
+	}
+	if _, err := users.AddGenerated("bob", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := users.SetDisabled("bob", true); err != nil {
+		t.Fatal(err)
+	}
+	if g.Removed("bob") {
+		t.Error("disabled is removed")
+	}
+	if err := users.Remove("bob"); err != nil {
+		t.Fatal(err)
+	}
+	if !g.Removed("bob") {
+		t.Error("the last user was removed, and is not")
 	}
 }

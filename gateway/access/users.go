@@ -115,6 +115,12 @@ func (u *Users) lookup(name string) (userRecord, bool) {
 	return r, ok
 }
 
+func (u *Users) removed(name string) bool {
+	t := u.current()
+	_, there := t.users[name]
+	return !there && t.file != nil
+}
+
 // Add stores a new user. See CheckName and CheckPassword for what is refused.
 func (u *Users) Add(name string, password Secret, roles []string) error {
 	if err := CheckName(name); err != nil {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +25,7 @@ type Access interface {
 	AllowFilter(id access.Identity, filter string) bool
 	Lookup(name string) access.Identity                        // the roles of an author who is not here
 	Current(id access.Identity) (now access.Identity, ok bool) // with the roles of now; false: nobody any more
+	Removed(user string) bool                                  // there is no user of that name any more; true only if that is sure
 }
 
 // A Listener is one address to serve.
@@ -143,6 +143,7 @@ func New(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("restore sessions: %w", err)
 	}
+	b.endRemoved()
 	if err := b.restoreLedger(); err != nil {
 		return nil, fmt.Errorf("restore the state of QoS 2: %w", err)
 	}
@@ -227,25 +228,6 @@ func (b *Broker) connections() []*conn {
 		all = append(all, c)
 	}
 	return all
-}
-
-// Recheck asks, after users, roles or certificates have changed, who each client
-// is now, and closes the connections of those who are somebody else or nobody,
-// or whose certificate its listener would not take any more. Their sessions
-// stay; they may log in again. Changed rules need no Recheck.
-func (b *Broker) Recheck() {
-	for _, c := range b.connections() {
-		if !c.greeted.Load() {
-			continue
-		}
-		b.recheck(c)
-	}
-}
-
-func (b *Broker) recheck(c *conn) {
-	if now, ok := b.access.Current(c.id); !ok || !reflect.DeepEqual(now, c.id) || !c.trusted() {
-		c.close(mqtt.AdministrativeAction)
-	}
 }
 
 // SetLimits puts limits in force: those that a CONNACK names, and what one

@@ -35,6 +35,7 @@ type house struct {
 	config Config
 	disk   storequeue.Config
 	gate   *access.Gate
+	access Access // instead of everybody whose password is "secret"
 	queue  *storequeue.Queue
 	b      *Broker
 	addr   string
@@ -95,6 +96,9 @@ func (h *house) start() {
 	}
 	h.queue = q
 	h.config.Queue, h.config.Access = q, password{h.gate}
+	if h.access != nil {
+		h.config.Access = h.access
+	}
 	if h.b, err = New(h.config); err != nil {
 		h.t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ const (
 type sessionRecord struct {
 	Client string               `json:"client"`
 	Owner  string               `json:"owner"`
+	User   bool                 `json:"user,omitempty"`
 	Number uint64               `json:"number"` // 0 in records of older versions
 	Expiry int64                `json:"expiry_s"`
 	Reader bool                 `json:"reader,omitempty"`
@@ -39,7 +40,7 @@ type subscriptionRecord struct {
 // record is a connected session with these subscriptions, and a reader or none,
 // as the queue's state has it.
 func (s *session) record(subs map[string]*subscription, reader bool) ([]storequeue.Change, error) {
-	r := sessionRecord{Client: s.clientID, Owner: s.owner, Number: s.number, Expiry: int64(s.expiry / time.Second), Reader: reader}
+	r := sessionRecord{Client: s.clientID, Owner: s.owner, User: s.user, Number: s.number, Expiry: int64(s.expiry / time.Second), Reader: reader}
 	for _, sub := range subs {
 		r.Subs = append(r.Subs, subscriptionRecord{
 			Filter: sub.filter, QoS: sub.qos, NoLocal: sub.noLocal, RetainAsPublished: sub.retainAsPublished, ID: sub.id,
@@ -82,7 +83,7 @@ func (b *Broker) restoreSessions() error {
 	}
 	known := map[string]bool{}
 	for _, r := range records {
-		s := &session{clientID: r.Client, owner: r.Owner, number: r.Number, expiry: time.Duration(r.Expiry) * time.Second, kept: true}
+		s := &session{clientID: r.Client, owner: r.Owner, user: r.User, number: r.Number, expiry: time.Duration(r.Expiry) * time.Second, kept: true}
 		s.ends, s.saved = ends[s.key()], ends[s.key()]
 		if s.ends.IsZero() {
 			s.ends = now.Add(s.expiry)

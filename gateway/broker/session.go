@@ -26,12 +26,14 @@ type session struct {
 	several atomic.Bool          // it has, or had, more than one subscription
 
 	// Covered by Broker.mu.
-	free   chan struct{} // closed and nil when the holder lets go
-	holder *conn         // nil while the sweep holds it
-	ends   time.Time     // when nobody holds it
-	will   *will         // delayed
-	willAt time.Time
-	saved  time.Time // ends, as the queue's state has it
+	free    chan struct{} // closed and nil when the holder lets go
+	holder  *conn         // nil while the sweep holds it
+	ends    time.Time     // when nobody holds it
+	will    *will         // delayed
+	willAt  time.Time
+	saved   time.Time // ends, as the queue's state has it
+	user    bool      // the owner is known to have a password, not a certificate; changed by the holder
+	removed bool      // the owner is no more: it ends when the holder lets go
 
 	// The holder's own.
 	expiry time.Duration      // 0: ends with its connection
@@ -137,12 +139,18 @@ func (b *Broker) letGo(s *session) {
 	if s.will != nil && s.willAt.Before(next) {
 		next = s.willAt
 	}
-	if next.Before(b.nextSweep) {
-		b.nextSweep = next
-		select {
-		case b.sooner <- struct{}{}:
-		default:
-		}
+	b.sweepBy(next)
+}
+
+// sweepBy has the sweep look by then. Broker.mu is held.
+func (b *Broker) sweepBy(next time.Time) {
+	if !next.Before(b.nextSweep) {
+		return
+	}
+	b.nextSweep = next
+	select {
+	case b.sooner <- struct{}{}:
+	default:
 	}
 }
 
@@ -195,10 +203,11 @@ func (b *Broker) renew(c *conn, asked uint32) error {
 		s.number = 0
 	}
 	b.mu.Lock()
-	saved := s.saved
+	saved, news := s.saved, s.user != c.id.IsUser()
+	s.user = c.id.IsUser()
 	b.mu.Unlock()
 	changed := s.expiry != before || s.number != number
-	if !s.kept || !changed && saved.IsZero() {
+	if !s.kept || !changed && !news && saved.IsZero() {
 		return nil
 	}
 	err := c.store(s.subs, false)
@@ -256,6 +265,9 @@ func (b *Broker) detach(c *conn) {
 	now := time.Now()
 	b.mu.Lock()
 	s.ends = now.Add(s.expiry)
+	if s.removed {
+		s.ends, w = now, nil
+	}
 	if w != nil {
 		s.will, s.willAt = w, now.Add(min(w.delay, s.expiry))
 	}
