@@ -16,10 +16,10 @@ import (
 )
 
 // Check looks at what a configuration points to without changing anything:
-// certificates, keys and plugins. Its errors keep the gateway from starting, or
-// a link from coming up.
+// the data folder with its users, certificates, keys and plugins. Its errors
+// keep the gateway from starting, or a link from coming up.
 func Check(cfg *config.Config) []error {
-	var errs []error
+	errs := checkData(cfg)
 	for _, l := range cfg.Broker.Listeners {
 		if l.Plaintext || needsFirstKeys(cfg, l) {
 			continue
@@ -41,6 +41,19 @@ func Check(cfg *config.Config) []error {
 		if _, err := plugin.Find(cfg.Gateway.Plugins, d.Adapter); err != nil {
 			errs = append(errs, fmt.Errorf("device %s: %w", d.ID, err))
 		}
+	}
+	return errs
+}
+
+// checkData takes a data folder that is not there for one of a gateway that
+// starts for the first time.
+func checkData(cfg *config.Config) []error {
+	var errs []error
+	if _, err := ownIdentity(cfg); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := access.OpenUsers(UsersFile(cfg), nil); err != nil {
+		errs = append(errs, err)
 	}
 	return errs
 }

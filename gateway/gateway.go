@@ -110,13 +110,9 @@ func (g *Gateway) openDisk() error {
 	if g.runtime = runtimeDir(g.cfg); len(g.runtime) > maxSocketDir {
 		return fmt.Errorf("%w: the folder %s is too long for a socket: move gateway.data to a shorter path", ErrSetup, g.runtime)
 	}
-	id, err := readIdentity(data)
+	id, err := ownIdentity(g.cfg)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
-	}
-	if id != nil && id.ID != g.cfg.Gateway.ID {
-		return fmt.Errorf("%w: %s belongs to gateway %q, the configuration says %q; set gateway.id back, or give this gateway a data folder of its own",
-			ErrSetup, data, id.ID, g.cfg.Gateway.ID)
 	}
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged,

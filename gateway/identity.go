@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/headgate-io/headgate/gateway/config"
 )
 
 // identity is who this data folder belongs to. It is written once, after the
@@ -33,6 +35,16 @@ func readIdentity(data string) (*identity, error) {
 		return nil, fmt.Errorf("read identity %s: it is damaged; write {\"id\":\"THE-GATEWAY'S-ID\"} into it", filepath.Join(data, identityFile))
 	}
 	return &id, nil
+}
+
+// ownIdentity is that of the data folder, which no other gateway may have used.
+func ownIdentity(cfg *config.Config) (*identity, error) {
+	id, err := readIdentity(cfg.Gateway.Data)
+	if err == nil && id != nil && id.ID != cfg.Gateway.ID {
+		err = fmt.Errorf("%s belongs to gateway %q, the configuration says %q; set gateway.id back, or give this gateway a data folder of its own",
+			cfg.Gateway.Data, id.ID, cfg.Gateway.ID)
+	}
+	return id, err
 }
 
 // writeIdentity is durable when it returns: whole or not there at all.

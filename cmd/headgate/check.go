@@ -16,7 +16,7 @@ func checkCommand() *cobra.Command {
 		Short: "Find everything that is wrong with the configuration",
 		Long: `Reads the configuration and conf.d beside it and tells every problem with file, line
 and column, the place in the file, and what to do. If there is none it looks at
-the certificates, keys and plugins that are named. Exits with 0 or 78.`,
+the data folder, and at the certificates, keys and plugins that are named. Exits with 0 or 78.`,
 		Args: args(cobra.NoArgs),
 	}
 	path := configFlag(cmd)
@@ -46,10 +46,18 @@ the certificates, keys and plugins that are named. Exits with 0 or 78.`,
 				Problems []struct{} `json:"problems"`
 			}{[]struct{}{}})
 		default:
-			fmt.Fprintf(out, "%s is right: %d listeners, %d rules, %d links, %d devices\n", configPath(*path),
-				len(cfg.Broker.Listeners), len(cfg.Access.Rules), len(cfg.Northbound), len(cfg.Devices))
+			fmt.Fprintf(out, "%s is right: %s, %s, %s, %s\n", configPath(*path), count(len(cfg.Broker.Listeners), "listener"),
+				count(len(cfg.Access.Rules), "rule"), count(len(cfg.Northbound), "link"), count(len(cfg.Devices), "device"))
 		}
 		return nil
 	}
 	return cmd
+}
+
+// count is "1 rule", "2 rules".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }

@@ -56,7 +56,7 @@ func ask(ctx context.Context, socket, method, path string) (*http.Response, erro
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate", ErrNotRunning, socket)
+		return nil, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate, or without the package: headgate run", ErrNotRunning, socket)
 	case errors.Is(err, os.ErrPermission):
 		return nil, fmt.Errorf("ask %s: you may not; use sudo or join the group headgate", socket)
 	case err != nil:
