@@ -143,6 +143,7 @@ func New(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("restore sessions: %w", err)
 	}
+	b.shorten(time.Now(), b.limits.Load().SessionExpiry)
 	b.endRemoved()
 	if err := b.restoreLedger(); err != nil {
 		return nil, fmt.Errorf("restore the state of QoS 2: %w", err)
@@ -232,10 +233,12 @@ func (b *Broker) connections() []*conn {
 
 // SetLimits puts limits in force: those that a CONNACK names, and what one
 // client may use, for connections that come from now on, all others at once.
-// Nobody is closed, and nothing is removed, for being over a new limit.
+// Sessions that are away end no later than a session that leaves now. Otherwise
+// nobody is closed, and nothing is removed, for being over a new limit.
 func (b *Broker) SetLimits(l Limits) {
 	l = l.withDefaults()
 	b.limits.Store(&l)
+	b.shorten(time.Now(), l.SessionExpiry)
 }
 
 // Ready is closed when all listeners listen.

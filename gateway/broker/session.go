@@ -264,6 +264,7 @@ func (b *Broker) detach(c *conn) {
 	}
 	now := time.Now()
 	b.mu.Lock()
+	s.expiry = min(s.expiry, b.limits.Load().SessionExpiry)
 	s.ends = now.Add(s.expiry)
 	if s.removed {
 		s.ends, w = now, nil

@@ -76,6 +76,26 @@ func (b *Broker) sweep(now time.Time) {
 	}
 }
 
+// shorten lets no session that is away outlive the longest from now.
+func (b *Broker) shorten(now time.Time, longest time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	latest := now.Add(longest)
+	for _, s := range b.sessions {
+		if s.free != nil { // held: detach asks for the limit
+			continue
+		}
+		s.expiry = min(s.expiry, longest)
+		if s.ends.After(latest) {
+			s.ends = latest
+			b.sweepBy(latest)
+		}
+		if s.willAt.After(s.ends) { // section 3.1.3.2.2: not later than the session ends
+			s.willAt = s.ends
+		}
+	}
+}
+
 func (b *Broker) settleSweep(ended []*session, wills []*will) {
 	for _, w := range wills {
 		b.publishWill(w)

@@ -54,3 +54,36 @@ func TestSweepRemembersWhatWasWritten(t *testing.T) {
 		t.Error("it counts as written")
 	}
 }
+
+// A shorter session_expiry holds for sessions that are away, and for those that
+// leave later; a delayed will comes with the end.
+func TestShorterSessionExpiry(t *testing.T) {
+	h := open(t, Limits{})
+	alice := h.login(mqtt.V5, "alice", "a")
+	alice.subscribe("will", 1)
+	leave := func(id string) *client {
+		c := h.login(mqtt.V5, "bob", id, durable, func(r *mqtt.Connect) {
+			r.Will = &mqtt.Will{Topic: "will", Payload: []byte(id), QoS: 1, Delay: 3000}
+		})
+		c.subscribe("x", 1)
+		return c
+	}
+	leave("away").nc.Close()
+	h.untilFree("away")
+	here := leave("here")
+	h.b.sweep(time.Now()) // the next one is far
+	h.b.SetLimits(Limits{SessionExpiry: time.Second})
+	alice.expectMessage("away")
+	h.untilGone("away")
+	here.ping()
+	here.nc.Close()
+	alice.expectMessage("here")
+	h.untilGone("here")
+
+	leave("restart").nc.Close()
+	h.untilFree("restart")
+	h.b.sweep(time.Now())
+	h.config.Limits.SessionExpiry = time.Second
+	h.restart()
+	h.untilGone("restart")
+}
