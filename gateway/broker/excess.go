@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/mqtt"
@@ -9,11 +11,12 @@ import (
 )
 
 // excessEvery is how often the queues of sessions are measured. What passes
-// limits.SessionQueue in between stands on disk for that long.
+// limits.SessionQueue or IdentityQueue in between stands on disk for that long.
 const excessEvery = time.Second
 
-// excessLoop keeps what waits for each durable session within its limit, until
-// ctx ends: a client that never comes back must not hold the log of the house.
+// excessLoop keeps what waits for each session, and for all of one identity,
+// within its limit, until ctx ends: a client that never comes back must not hold
+// the log of the house.
 func (b *Broker) excessLoop(ctx context.Context) {
 	tick := time.NewTicker(excessEvery)
 	defer tick.Stop()
@@ -23,63 +26,110 @@ func (b *Broker) excessLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		for _, s := range b.excessive() {
-			if err := b.cutBack(ctx, s); err != nil && ctx.Err() == nil {
-				b.rarely.log(b.log.Error, "skip what waits for a client: trying again", "client", s.clientID, "error", err)
+		for _, e := range b.excessive() {
+			if err := b.cutBack(ctx, e); err != nil && ctx.Err() == nil {
+				b.rarely.log(b.log.Error, "skip what waits for a client: trying again", "client", e.session.clientID, "error", err)
 			}
 		}
 	}
 }
 
-// excessive lists the sessions for which more waits than they may have.
-func (b *Broker) excessive() (over []*session) {
-	limit := uint64(b.limits.Load().SessionQueue)
+// An excess is a session for which too much waits.
+type excess struct {
+	session *session
+	waits   uint64 // bytes
+	most    uint64 // it is cut if more than that waits,
+	keep    uint64 // to this
+	by      limit  // limitNone: it is within its limits
+}
+
+// excessive lists the sessions for which more waits than they, or all of their
+// identity together, may have.
+func (b *Broker) excessive() (over []excess) {
+	l := b.limits.Load()
 	b.mu.Lock()
 	all := make([]*session, 0, len(b.sessions))
 	for _, s := range b.sessions {
 		all = append(all, s)
 	}
 	b.mu.Unlock()
+	owners := map[string][]excess{}
 	for _, s := range all {
 		s.mu.Lock()
 		r := s.reader
 		s.mu.Unlock()
-		if r != nil && r.WaitingBytes() > limit {
-			over = append(over, s)
+		if r == nil || r.WaitingBytes() == 0 {
+			continue
+		}
+		e := excess{session: s, waits: r.WaitingBytes(), most: uint64(l.SessionQueue)}
+		if e.keep = e.waits; e.waits > e.most {
+			e.keep, e.by = roomy(e.most), limitSessionQueue
+		}
+		owners[s.owner] = append(owners[s.owner], e)
+	}
+	for _, own := range owners {
+		level(own, uint64(l.IdentityQueue))
+		for _, e := range own {
+			if e.by != limitNone {
+				over = append(over, e)
+			}
 		}
 	}
 	return over
 }
 
-// cutBack skips the oldest messages of a session until an eighth of its queue
-// is free again. A client that is connected has been too slow, and is closed
-// first; so nothing is in flight on a socket.
-func (b *Broker) cutBack(ctx context.Context, s *session) error {
+// roomy is what a queue is cut to, so that it is not cut again at once.
+func roomy(limit uint64) uint64 { return limit - limit/8 }
+
+// level lets all sessions of an identity together keep no more than most. Those
+// with the most are cut, to one level; nobody with less than that loses anything.
+func level(own []excess, most uint64) {
+	total := uint64(0)
+	for _, e := range own {
+		total += e.keep
+	}
+	if total <= most {
+		return
+	}
+	slices.SortFunc(own, func(x, y excess) int { return cmp.Compare(x.keep, y.keep) })
+	left := roomy(most)
+	for i := range own {
+		share := left / uint64(len(own)-i)
+		if e := &own[i]; e.keep > share {
+			e.most, e.keep, e.by = share, share, limitIdentityQueue
+		}
+		left -= own[i].keep
+	}
+}
+
+// cutBack skips the oldest messages of a session. A client that is connected has
+// been too slow, and is closed first; so nothing is in flight on a socket.
+func (b *Broker) cutBack(ctx context.Context, e excess) error {
+	s := e.session
 	if !b.seize(ctx, s) {
 		return nil
 	}
 	defer b.letGo(s)
-	limit := uint64(b.limits.Load().SessionQueue)
-	if s.reader == nil || s.reader.WaitingBytes() <= limit {
+	if s.reader == nil || s.reader.WaitingBytes() <= e.most {
 		return nil
 	}
 	skipped := uint64(0)
-	for s.reader.WaitingBytes() > limit-limit/8 && ctx.Err() == nil {
+	for s.reader.WaitingBytes() > e.keep && ctx.Err() == nil {
 		msgs, err := s.reader.Poll(s.reader.Acked(), batch)
 		if err != nil || len(msgs) == 0 {
 			return err
 		}
 		for i := range msgs {
-			if s.reader.WaitingBytes() <= limit-limit/8 {
+			if s.reader.WaitingBytes() <= e.keep {
 				break
 			}
 			skipped += b.skip(s, &msgs[i])
 			s.reader.Ack(msgs[i].Seq)
 		}
 	}
-	b.stats.hits.add(limitSessionQueue)
-	b.log.Warn("too much waits for a client: the oldest messages are skipped; see broker.limits.session_queue",
-		"client", s.clientID, "identity", s.owner, "skipped", skipped)
+	b.stats.hits.add(e.by)
+	b.log.Warn("too much waits for a client: the oldest messages are skipped; see broker.limits",
+		"client", s.clientID, "identity", s.owner, "limit", limitNames[e.by], "skipped", skipped)
 	return nil
 }
 

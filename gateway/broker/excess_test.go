@@ -23,8 +23,8 @@ func (h *house) fillUp(n int, qos byte) {
 
 func (h *house) cutBack() {
 	h.t.Helper()
-	for _, s := range h.b.excessive() {
-		if err := h.b.cutBack(h.t.Context(), s); err != nil {
+	for _, e := range h.b.excessive() {
+		if err := h.b.cutBack(h.t.Context(), e); err != nil {
 			h.t.Fatal(err)
 		}
 	}
@@ -115,4 +115,49 @@ func TestSessionQueueOfASlowClient(t *testing.T) {
 			t.Fatalf("got %d, want %d", got, i)
 		}
 	}
+}
+
+// What waits for all sessions of one identity is bounded: those with the most
+// are cut, and neither small ones nor other identities lose anything.
+func TestIdentityQueue(t *testing.T) {
+	const limit = 200 << 10
+	h := open(t, Limits{IdentityQueue: limit})
+	h.close()
+	var lost atomic.Uint64
+	h.config.Lost = func(client string, _ *storequeue.Message) {
+		if client != "b1" && client != "b2" {
+			t.Errorf("%s lost something", client)
+		}
+		lost.Add(1)
+	}
+	h.start()
+	for id, filter := range map[string]string{"b1": "a", "b2": "a", "small": "s", "alice1": "a"} {
+		s := h.login(mqtt.V5, map[bool]string{true: "alice", false: "bob"}[id == "alice1"], id, durable)
+		s.subscribe(filter, 1)
+		s.nc.Close()
+		h.untilFree(id)
+	}
+	p := h.login(mqtt.V5, "alice", "q")
+	for range 10 {
+		p.publish("s", fmt.Sprintf("%01000d", 0), 1)
+	}
+	const n = 150
+	h.fillUp(n, 1)
+	waiting := map[string]uint64{}
+	for id, s := range h.b.sessions {
+		if s.reader != nil {
+			waiting[id] = s.reader.WaitingBytes()
+		}
+	}
+	all := waiting["b1"] + waiting["b2"] + waiting["small"]
+	if all > limit || all < limit*3/4 || waiting["b1"] > waiting["b2"]+2<<10 || waiting["b2"] > waiting["b1"]+2<<10 {
+		t.Errorf("waiting: %v", waiting)
+	}
+	if waiting["alice1"] < n<<10*9/10 || waiting["small"] < 9<<10 {
+		t.Errorf("others lost: %v", waiting)
+	}
+	if got := h.b.Stats().DroppedQueue; got == 0 || got != lost.Load() {
+		t.Errorf("%d counted, %d told", got, lost.Load())
+	}
+	h.expectHit("identity_queue")
 }

@@ -32,6 +32,7 @@ const (
 	limitSubscriptions
 	limitSubscriptionsTotal
 	limitSessionQueue
+	limitIdentityQueue
 	limitRetained
 	limitOutbox
 	limitOutboxTotal
@@ -48,8 +49,8 @@ var limitNames = [limitCount]string{
 	limitTopicLevels: "topic_levels", limitTopicAliases: "topic_aliases", limitUserProperties: "user_properties",
 	limitSessions: "sessions", limitSessionsPerIdentity: "sessions_per_identity",
 	limitSubscriptions: "subscriptions", limitSubscriptionsTotal: "subscriptions_total", limitRetained: "retained",
-	limitSessionQueue: "session_queue",
-	limitOutbox:       "outbox", limitOutboxTotal: "outbox_total",
+	limitSessionQueue: "session_queue", limitIdentityQueue: "identity_queue",
+	limitOutbox: "outbox", limitOutboxTotal: "outbox_total",
 }
 
 // hits count how often each limit was what decided.

@@ -15,6 +15,7 @@ type Limits struct {
 	AllSubscriptions int           // of all clients; default 200,000
 	SessionExpiry    time.Duration // the longest a session outlives its connection; default 7 days
 	SessionQueue     int64         // bytes of log waiting for one session, beyond which its oldest messages are skipped; default 64 MiB
+	IdentityQueue    int64         // the same for all sessions of one identity together; default 256 MiB
 	KeepAlive        time.Duration // the longest that a client may choose, rounded up to seconds, at most 65,535; default: any, and none
 	Sessions         int           // connected or waiting for their client; default 20,000
 	SessionsPerUser  int           // of one identity; default 1,000
@@ -56,6 +57,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Outbox, 256<<10)
 	fill(&l.OutboxTotal, 64<<20)
 	fill(&l.SessionQueue, 64<<20)
+	fill(&l.IdentityQueue, 256<<20)
 	fill(&l.Aliases, 16)
 	return l
 }

@@ -77,6 +77,7 @@ type Limits struct {
 	KeepAlive        time.Duration // at most; 0: any, and none
 	Retained         int
 	SessionQueue     int64 // bytes waiting for one client
+	IdentityQueue    int64 // bytes waiting for all clients of one identity
 	OutboxTotal      int64 // bytes waiting for all clients' sockets
 }
 

@@ -116,6 +116,7 @@ type fileLimits struct {
 	sessionExpiry    span
 	keepAlive        span
 	sessionQueue     size
+	identityQueue    size
 	retained         whole
 	outboxTotal      size
 }
@@ -142,6 +143,8 @@ func (l *fileLimits) keys() []key {
 			doc: "Longest keep alive of a client; 0: any, and none. Beyond it, MQTT 5 clients are told to use this one and others are refused."},
 		{name: "session_queue", into: &l.sessionQueue, def: "64MiB", min: "64KiB",
 			doc: "Bytes of log waiting for one client. Beyond it its oldest messages are skipped, which is counted, logged and announced; a client that is connected and too slow is closed first."},
+		{name: "identity_queue", into: &l.identityQueue, def: "256MiB", min: "64KiB",
+			doc: "Bytes of log waiting for all clients of one identity together; a message counts for each client that it waits for. Beyond it those for which most waits lose their oldest messages, as with session_queue."},
 		{name: "retained", into: &l.retained, def: "100000", min: "0", max: "10000000", doc: "Retained messages."},
 		{name: "outbox_total", into: &l.outboxTotal, def: "64MiB", min: "1MiB", max: "64GiB",
 			doc: "Memory for what waits for clients' sockets. As it fills, slow clients are the first to lose QoS 0 messages, which is counted; the rest waits on disk."},
