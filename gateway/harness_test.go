@@ -59,15 +59,22 @@ func headgate(t testing.TB) string {
 	return path
 }
 
-// freePort is free now; the process that gets it binds it at once.
+var portsGiven sync.Map // by number: the kernel may name one twice that was not bound meanwhile
+
+// freePort is free now, and given once; the process that gets it binds it at once.
 func freePort(t testing.TB) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := ln.Addr().(*net.TCPAddr).Port
+		ln.Close()
+		if _, again := portsGiven.LoadOrStore(port, true); !again {
+			return port
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 // A process is a program under test; its output is shown when the test fails.
