@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/admin"
@@ -21,7 +22,7 @@ func (g *Gateway) Reload(by string, dry bool) (admin.Reload, error) {
 	defer g.reloading.Unlock()
 	next, rules, err := g.prepareReload()
 	if err != nil {
-		g.log.Error("configuration refused: the old one stays in force", "event", "reload", "by", by, "error", err)
+		g.log.Error("configuration refused: the old one stays in force", "event", "reload", "by", by, "error", brief(err))
 		return admin.Reload{}, err
 	}
 	adopted := g.inForce.Adopt(next)
@@ -39,6 +40,21 @@ func (g *Gateway) Reload(by string, dry bool) (admin.Reload, error) {
 	g.log.Info("configuration reloaded", "event", "reload", "by", by,
 		"applied", paths(report.Applied), "needs_restart", paths(report.Restart))
 	return report, nil
+}
+
+// brief is the first of what is wrong, in one line, for the log.
+func brief(err error) string {
+	text, _, more := strings.Cut(err.Error(), "\n")
+	var problems *config.Problems
+	if errors.As(err, &problems) {
+		p := problems.List[0]
+		text = fmt.Sprintf("%s:%d:%d: %s; %s", p.File, p.Line, p.Column, p.Message, p.Fix)
+		more = len(problems.List) > 1
+	}
+	if more {
+		text += "; and more: run headgate check"
+	}
+	return text
 }
 
 // prepareReload changes nothing but the users, which their file decides alone.

@@ -178,6 +178,14 @@ func TestReloadRefused(t *testing.T) {
 			local.expect(t, "local", "plant/still")
 		})
 	}
+	s.edit(t, "admin:", "admit:", "rules:", "rulez:")
+	g.Process.Signal(syscall.SIGHUP)
+	waitFor(t, func() bool { return strings.Contains(g.log(t), "and more: run headgate check") })
+	for line := range strings.Lines(g.log(t)) {
+		if strings.Contains(line, "configuration refused") && (len(line) > 500 || strings.Contains(line, `\n`)) {
+			t.Errorf("a line for nobody to read: %s", line)
+		}
+	}
 }
 
 // Without a file descriptor left, a reload keeps what was in force; the next

@@ -51,9 +51,25 @@ func (a Action) String() string {
 var (
 	ErrNoCredentials  = errors.New("neither a certificate nor a user and password")
 	ErrBadCredentials = errors.New("unknown user or wrong password")
+	ErrCertificate    = errors.New("the certificate names nobody who may log in")
 	ErrBusy           = errors.New("too many password checks at once")
 	ErrLocked         = errors.New("locked after too many wrong passwords")
 )
+
+// A LoginError is a failed login with a password.
+type LoginError struct {
+	User string // empty: what was given cannot be a user's name, and may be a password
+
+	err error
+}
+
+func (e *LoginError) Error() string {
+	if e.User == "" {
+		return fmt.Sprintf("%v: user (not a user name)", e.err)
+	}
+	return fmt.Sprintf("%v: user %s", e.err, e.User)
+}
+func (e *LoginError) Unwrap() error { return e.err }
 
 // A LockoutError is the failed login that was one too many.
 type LockoutError struct {

@@ -80,7 +80,7 @@ func (g *Gate) Authenticate(ctx context.Context, c Credentials) (Identity, error
 	if c.Certificate != nil {
 		name, err := certificateName(c.Certificate, cfg.CertificateName)
 		if err != nil {
-			return Identity{}, fmt.Errorf("%w: certificate with serial %x: %w", ErrBadCredentials, c.Certificate.SerialNumber, err)
+			return Identity{}, fmt.Errorf("%w: serial number %x: %w", ErrCertificate, c.Certificate.SerialNumber, err)
 		}
 		id = Identity{Name: name, Roles: certificateRoles(cfg.Certificates, name), proof: byCertificate}
 	}
@@ -133,22 +133,17 @@ func (a *attempt) failed() {
 	a.lockedFor, a.whole = max(user, address), address > 0
 }
 
-// name is the user's for the log. What is not a user's name may be a password
-// in the wrong field and is not told.
-func (a *attempt) name() string {
-	if a.who.user == "" {
-		return "(not a user name)"
-	}
-	return a.who.user
-}
-
 // explain adds for the log who it was and whether it was one failure too many.
 func (a *attempt) explain(err error) error {
-	err = fmt.Errorf("%w: user %s", err, a.name())
-	if a.lockedFor > 0 {
-		return &LockoutError{User: a.name(), For: a.lockedFor, Address: a.whole, err: err}
+	err = &LoginError{User: a.who.user, err: err}
+	if a.lockedFor == 0 {
+		return err
 	}
-	return err
+	name := a.who.user
+	if name == "" {
+		name = "(not a user name)"
+	}
+	return &LockoutError{User: name, For: a.lockedFor, Address: a.whole, err: err}
 }
 
 // Current is who id is now: its roles as the users file and the configuration

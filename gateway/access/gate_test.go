@@ -39,7 +39,7 @@ func TestCertificateNameIsTheWholeURI(t *testing.T) {
 	g := NewGate(Config{}, nil, nil, slog.New(slog.DiscardHandler))
 	for _, more := range []string{"?guest", "?", "#guest", "?+a?=b#c", "%20"} {
 		id, err := g.Authenticate(t.Context(), Credentials{Certificate: certificate("", "urn:headgate:client:ops-1"+more, "ops-1")})
-		if !errors.Is(err, ErrBadCredentials) {
+		if !errors.Is(err, ErrCertificate) || errors.Is(err, ErrBadCredentials) {
 			t.Errorf("%q behind the name: %v, %v", more, id, err)
 		}
 	}
@@ -89,7 +89,7 @@ func TestAuthenticate(t *testing.T) {
 		got := ""
 		if err == nil {
 			got = fmt.Sprint(id.Name, " ", id.Roles)
-		} else if !errors.Is(err, ErrBadCredentials) && !errors.Is(err, ErrNoCredentials) {
+		} else if !errors.Is(err, ErrBadCredentials) && !errors.Is(err, ErrNoCredentials) && !errors.Is(err, ErrCertificate) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got != c.want {

@@ -94,7 +94,12 @@ func (c *conn) loginFailed(clientID string, err error) {
 	reason := loginReason(err)
 	c.b.stats.authFailures.Add(1)
 	c.b.stats.logins[reason].Add(1)
-	c.b.tell(slog.LevelWarn, eventLoginFailed, "client refused", "remote", c.remote, "client", short(clientID), "reason", reason.String(), "error", err)
+	args := []any{"remote", c.remote, "client", short(clientID), "reason", reason.String(), "error", err}
+	var login *access.LoginError
+	if errors.As(err, &login) && login.User != "" {
+		args = append(args, "user", login.User)
+	}
+	c.b.tell(slog.LevelWarn, eventLoginFailed, "client refused", args...)
 	var lock *access.LockoutError
 	if errors.As(err, &lock) {
 		c.b.tell(slog.LevelWarn, eventLockout, "locked out after too many wrong passwords", "remote", c.remote, "user", lock.User, "address", lock.Address, "seconds", lock.For.Seconds())
@@ -107,6 +112,8 @@ func loginReason(err error) loginResult {
 		return loginNoCredentials
 	case errors.Is(err, access.ErrBadCredentials):
 		return loginBadCredentials
+	case errors.Is(err, access.ErrCertificate):
+		return loginCertificate
 	case errors.Is(err, access.ErrLocked):
 		return loginLocked
 	case errors.Is(err, access.ErrBusy):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -174,6 +175,16 @@ func TestTrailOfLockout(t *testing.T) {
 	}
 	if got := tr.events(t, eventLoginFailed); len(got) != 6 || got[4]["reason"] != "bad_credentials" || got[5]["reason"] != "locked" {
 		t.Errorf("failed logins %v", got)
+	} else if got[0]["user"] != "alice" || got[5]["user"] != "alice" {
+		t.Errorf("not told who failed: %v", got)
+	}
+	h.dial(mqtt.V5).connect("in the wrong field", "b") // a password, may be
+	got := tr.events(t, eventLoginFailed)
+	if _, told := got[6]["user"]; told || strings.Contains(tr.String(), "wrong field") {
+		t.Errorf("what is no user's name is told: %v", got[6])
+	}
+	if got := loginReason(fmt.Errorf("refuse: %w", access.ErrCertificate)).String(); got != "certificate" {
+		t.Errorf("a certificate that names nobody: %s", got)
 	}
 }
 
