@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,9 +60,14 @@ func checkData(cfg *config.Config) []error {
 }
 
 // Warnings tells what is allowed and yet hardly meant: a send route that no
-// rule lets anything pass through, for one.
+// rule lets anything pass through, or a rule that never decides.
 func Warnings(cfg *config.Config) []string {
 	var out []string
+	shadowed := access.Shadowed(cfg.Access.Rules)
+	for _, i := range slices.Sorted(maps.Keys(shadowed)) {
+		out = append(out, fmt.Sprintf("the rule at %s never decides: what it speaks of is decided before it, by the one at %s for instance; move it up or remove it",
+			cfg.RulePlace(i), cfg.RulePlace(shadowed[i])))
+	}
 	for _, l := range cfg.Northbound {
 		for _, r := range l.Send {
 			for _, filter := range r.Topics {
