@@ -104,8 +104,8 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	if st.Queue.Full != "" {
 		full = "   " + red("FULL: publishers are refused: "+st.Queue.Full)
 	}
-	fmt.Fprintf(w, "queue    %s of %s on disk · %d segments · %d refused%s\n",
-		size(st.Queue.Bytes), size(st.Queue.MaxBytes), st.Queue.Segments, st.Queue.Refused, full)
+	fmt.Fprintf(w, "queue    %s of %s on disk · %s · %d refused%s\n",
+		size(st.Queue.Bytes), size(st.Queue.MaxBytes), count(st.Queue.Segments, "segment"), st.Queue.Refused, full)
 	printClients(w, &st.Clients)
 }
 
