@@ -104,7 +104,7 @@ func brokerLimits(cfg *config.Config) broker.Limits {
 		ReceiveMaximum: l.ReceiveMaximum, TopicLevels: l.TopicLevels, Subscriptions: l.Subscriptions,
 		SessionExpiry: l.SessionExpiry, KeepAlive: l.KeepAlive, Retained: l.Retained, PublishRate: l.PublishRate,
 		AllSubscriptions: l.AllSubscriptions, Sessions: l.Sessions, SessionsPerUser: l.SessionsPerUser, OutboxTotal: l.OutboxTotal,
-		SessionQueue: l.SessionQueue, IdentityQueue: l.IdentityQueue,
+		SessionQueue: l.SessionQueue, IdentityQueue: l.IdentityQueue, RetainedBytes: l.RetainedBytes,
 	}
 }
 

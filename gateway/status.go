@@ -79,6 +79,7 @@ func (g *Gateway) clientStatus() admin.ClientStatus {
 		Connected: b.Connections, Sessions: b.Sessions, LoginFailures: b.AuthFailures, Denied: b.Denied,
 		DroppedSlow: b.DroppedSlow, DroppedLarge: b.DroppedLarge, DroppedOld: b.DroppedExpired,
 		DroppedQueue: b.DroppedQueue, Panics: b.Panics,
+		Retained: b.Retained, RetainedBytes: b.RetainedBytes, RetainedRefused: b.RetainedRefused,
 		Received: b.Received, Sent: b.Delivered, BytesIn: b.BytesIn, BytesOut: b.BytesOut, Takeovers: b.Takeovers,
 		LockedUsers: a.LockedUsers, LockedAddresses: a.LockedAddresses, Hashed: a.Hashed, Remembered: a.Remembered,
 		Logins: b.Logins, LimitHits: b.LimitHits, SlowClients: []string{}, Listeners: []admin.ListenerStatus{},

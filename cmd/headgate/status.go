@@ -111,6 +111,7 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 
 func printClients(w io.Writer, c *admin.ClientStatus) {
 	fmt.Fprintf(w, "clients  %d connected · %d sessions · %d logins failed · %d denied\n", c.Connected, c.Sessions, c.LoginFailures, c.Denied)
+	fmt.Fprintf(w, "retained %d messages · %s · %d refused\n", c.Retained, size(c.RetainedBytes), c.RetainedRefused)
 	if c.LockedUsers+c.LockedAddresses > 0 {
 		fmt.Fprintf(w, "           %s: %d users, %d addresses\n", red("locked out"), c.LockedUsers, c.LockedAddresses)
 	}

@@ -78,6 +78,10 @@ type ClientStatus struct {
 	BytesOut      uint64 `json:"bytes_out"`
 	Takeovers     uint64 `json:"takeovers"`
 
+	Retained        int    `json:"retained"` // messages
+	RetainedBytes   int64  `json:"retained_bytes"`
+	RetainedRefused uint64 `json:"retained_refused"` // not retained for want of room
+
 	LockedUsers     int    `json:"locked_users"` // users at one address each, now
 	LockedAddresses int    `json:"locked_addresses"`
 	Hashed          uint64 `json:"passwords_hashed"`

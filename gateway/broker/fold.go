@@ -45,7 +45,7 @@ func (r *retainedRecord) message(topic string) *storequeue.Message {
 // it. It writes nothing: a full disk must not keep the house from starting.
 func (b *Broker) restoreRetained() (err error) {
 	r := &b.retained
-	r.limits, r.stale = &b.limits, map[string]struct{}{}
+	r.limits, r.stale, r.by = &b.limits, map[string]struct{}{}, map[string]share{}
 	if r.reader, err = b.queue.Reader("retained"); err != nil {
 		return err
 	}

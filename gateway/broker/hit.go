@@ -34,6 +34,7 @@ const (
 	limitSessionQueue
 	limitIdentityQueue
 	limitRetained
+	limitRetainedPerIdentity
 	limitOutbox
 	limitOutboxTotal
 	limitCount
@@ -49,7 +50,8 @@ var limitNames = [limitCount]string{
 	limitTopicLevels: "topic_levels", limitTopicAliases: "topic_aliases", limitUserProperties: "user_properties",
 	limitSessions: "sessions", limitSessionsPerIdentity: "sessions_per_identity",
 	limitSubscriptions: "subscriptions", limitSubscriptionsTotal: "subscriptions_total", limitRetained: "retained",
-	limitSessionQueue: "session_queue", limitIdentityQueue: "identity_queue",
+	limitRetainedPerIdentity: "retained_per_identity",
+	limitSessionQueue:        "session_queue", limitIdentityQueue: "identity_queue",
 	limitOutbox: "outbox", limitOutboxTotal: "outbox_total",
 }
 

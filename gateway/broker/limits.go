@@ -19,8 +19,8 @@ type Limits struct {
 	KeepAlive        time.Duration // the longest that a client may choose, rounded up to seconds, at most 65,535; default: any, and none
 	Sessions         int           // connected or waiting for their client; default 20,000
 	SessionsPerUser  int           // of one identity; default 1,000
-	Retained         int           // messages; default 100,000
-	RetainedBytes    int64         // of topics, payloads and properties together, and 384 for each; default 64 MiB
+	Retained         int           // messages, a quarter of them at most of one identity; default 100,000
+	RetainedBytes    int64         // of topics, payloads and properties together, and 384 for each; likewise; default 64 MiB
 
 	PreLogin      int           // sockets that have not logged in; default 256
 	PreLoginPerIP int           // of one address; default 16

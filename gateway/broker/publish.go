@@ -156,16 +156,24 @@ func (b *Broker) refusal(id access.Identity, topic string) mqtt.ReasonCode {
 	return mqtt.Success
 }
 
-// verdict is refusal for a message: one to retain needs room as well.
+// verdict is refusal for a message: one to retain needs room as well. One with
+// QoS 0 that finds none goes on, and is not retained [MQTT-3.3.1-7].
 func (b *Broker) verdict(from access.Identity, m *storequeue.Message) mqtt.ReasonCode {
 	if code := b.refusal(from, m.Topic); code != mqtt.Success {
 		return code
 	}
-	if m.Retain && len(m.Payload) > 0 && !b.retained.hasRoom(m) {
-		b.stats.refused.Add(1)
-		b.stats.hits.add(limitRetained)
-		b.rarely.log(b.log.Warn, "too many retained messages: refused; see broker.limits", "identity", from.Name, "topic", m.Topic)
-		return mqtt.QuotaExceeded
+	if m.Retain && len(m.Payload) > 0 {
+		if full := b.retainedFull(from.Name, m); full != limitNone {
+			b.stats.refused.Add(1)
+			b.stats.retainedRefused.Add(1)
+			b.stats.hits.add(full)
+			b.rarely.log(b.log.Warn, "too much is retained: refused, or with QoS 0 not retained; see broker.limits",
+				"identity", from.Name, "topic", m.Topic, "limit", limitNames[full])
+			if m.QoS > 0 {
+				return mqtt.QuotaExceeded
+			}
+			m.Retain = false
+		}
 	}
 	b.stats.received.Add(1)
 	return mqtt.Success

@@ -13,6 +13,7 @@ import (
 // stay; they may log in again. Those of users who were removed end, connected
 // or not. Changed rules need no Recheck.
 func (b *Broker) Recheck() {
+	b.retained.untidy()
 	for _, c := range b.connections() {
 		if !c.greeted.Load() {
 			continue

@@ -20,12 +20,31 @@ type retained struct {
 
 	mu    sync.RWMutex // covers the fields below
 	root  shelf
-	count int
-	bytes int64
+	total share
+	by    map[string]share    // by the author's name
 	soon  time.Time           // no message expires before; zero: none expires
 	seq   uint64              // in the log, of the last one that came
 	stale map[string]struct{} // topics of which the queue's state may have something else
+	tidy  time.Time           // until then makeRoom need not look again
 }
+
+// A share is what some retained messages take.
+type share struct {
+	count int
+	bytes int64
+}
+
+// add counts m n times.
+func (s share) add(m *storequeue.Message, n int) share {
+	if m == nil {
+		return s
+	}
+	return share{s.count + n, s.bytes + int64(n)*weight(m)}
+}
+
+// ownShare is how much of the limits one identity may use: a quarter, so that
+// no account can keep the others from retaining anything.
+const ownShare = 4
 
 // A shelf is one level of topics.
 type shelf struct {
@@ -47,23 +66,42 @@ func weight(m *storequeue.Message) int64 {
 	return int64(n)
 }
 
-func (r *retained) len() int {
+func (r *retained) size() share {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.count
+	return r.total
 }
 
-// hasRoom reports whether a message could be kept. Messages that wait for their
-// commit are not counted, so the limit may be passed by those.
-func (r *retained) hasRoom(m *storequeue.Message) bool {
+// full tells the limit that keeps from's message out; limitNone: there is room.
+// Messages that wait for their commit are not counted, so the limit may be
+// passed by those. What is no larger than what it replaces always fits.
+func (r *retained) full(from string, m *storequeue.Message) limit {
 	l := r.limits.Load()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	old := r.root.find(m.Topic)
-	if r.bytes-weight(old)+weight(m) > l.RetainedBytes {
-		return false
+	if old == nil && len(r.stale) >= 2*l.Retained+foldBatch {
+		return limitRetained
 	}
-	return old != nil || r.count < l.Retained && len(r.stale) < 2*l.Retained+foldBatch
+	all := r.total.add(old, -1)
+	own, before := r.by[from], r.by[from]
+	if old != nil && old.From == from {
+		own = own.add(old, -1)
+	}
+	all, own = all.add(m, 1), own.add(m, 1)
+	switch {
+	case all.exceeds(r.total, l.Retained, l.RetainedBytes):
+		return limitRetained
+	case own.exceeds(before, (l.Retained+ownShare-1)/ownShare, (l.RetainedBytes+ownShare-1)/ownShare):
+		return limitRetainedPerIdentity
+	}
+	return limitNone
+}
+
+// exceeds reports whether s is beyond a limit, and not for having been there
+// before.
+func (s share) exceeds(before share, count int, bytes int64) bool {
+	return s.count > max(count, before.count) || s.bytes > max(bytes, before.bytes)
 }
 
 func (s *shelf) find(topic string) *storequeue.Message {
@@ -90,10 +128,7 @@ func (r *retained) arrived(m *storequeue.Message, seq uint64) {
 // was there [MQTT-3.3.1-6]. mu is held.
 func (r *retained) put(m *storequeue.Message) {
 	if len(m.Payload) == 0 {
-		if old := r.root.remove(m.Topic, true); old != nil {
-			r.count--
-			r.bytes -= weight(old)
-		}
+		r.take(m.Topic)
 		return
 	}
 	s := &r.root
@@ -108,12 +143,26 @@ func (r *retained) put(m *storequeue.Message) {
 		}
 		s = child
 	}
-	if s.message == nil {
-		r.count++
-	}
-	r.bytes += weight(m) - weight(s.message)
+	r.book(s.message, -1)
+	r.book(m, 1)
 	s.message = m
 	r.notice(m)
+}
+
+// take removes what is on topic. mu is held.
+func (r *retained) take(topic string) { r.book(r.root.remove(topic, true), -1) }
+
+// book counts m, which may be nil, n times. mu is held.
+func (r *retained) book(m *storequeue.Message, n int) {
+	if m == nil {
+		return
+	}
+	r.total = r.total.add(m, n)
+	if own := r.by[m.From].add(m, n); own.count > 0 {
+		r.by[m.From] = own
+	} else {
+		delete(r.by, m.From)
+	}
 }
 
 // notice is called with mu held.
@@ -140,8 +189,7 @@ func (r *retained) expire(now time.Time) {
 		}
 	})
 	for _, topic := range topics {
-		r.count--
-		r.bytes -= weight(r.root.remove(topic, true))
+		r.take(topic)
 		r.stale[topic] = struct{}{}
 	}
 }

@@ -98,7 +98,7 @@ func TestRetainHandling(t *testing.T) {
 }
 
 func TestRetainedLimit(t *testing.T) {
-	h := open(t, Limits{Retained: 2, RetainedBytes: 2*retainedCost + 50})
+	h := open(t, Limits{Retained: 8, RetainedBytes: 4 * (2*retainedCost + 50)}) // a quarter is hers
 	p := h.login(mqtt.V5, "alice", "p")
 	p.publish("a", "1", 1, retain)
 	p.publish("b", "2", 1, retain)

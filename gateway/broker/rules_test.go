@@ -177,7 +177,7 @@ func TestSubscribeNotAllowed(t *testing.T) {
 
 // A retained message that expires leaves memory, the limit and the disk.
 func TestRetainedMessagesExpire(t *testing.T) {
-	h := open(t, Limits{Retained: 2})
+	h := open(t, Limits{Retained: 8})
 	p := h.login(mqtt.V5, "alice", "p")
 	p.publish("a", "x", 1, retain, func(p *mqtt.Publish) { p.MessageExpiry, p.HasMessageExpiry = 1000, true })
 	p.publish("b", "x", 1, retain)

@@ -103,7 +103,7 @@ func randomFilter(rnd *rand.Rand) string {
 
 func TestRetainedAgainstMatch(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
-	var r retained
+	r := retained{by: map[string]share{}}
 	have := map[string]bool{}
 	for range 3000 {
 		m := message(randomTopic(rnd))
@@ -127,8 +127,8 @@ func TestRetainedAgainstMatch(t *testing.T) {
 				t.Fatalf("%q got %q", filter, m.Topic)
 			}
 		}
-		if len(got) != want || r.len() != len(have) {
-			t.Fatalf("%q: %d messages, want %d; %d kept, want %d", filter, len(got), want, r.len(), len(have))
+		if len(got) != want || r.size().count != len(have) {
+			t.Fatalf("%q: %d messages, want %d; %d kept, want %d", filter, len(got), want, r.size().count, len(have))
 		}
 	}
 	for topic := range have {
@@ -136,7 +136,7 @@ func TestRetainedAgainstMatch(t *testing.T) {
 		m.Payload = nil
 		r.put(m)
 	}
-	if r.bytes != 0 || r.count != 0 || len(r.root.children) != 0 {
-		t.Errorf("left: %d bytes, %d messages", r.bytes, r.count)
+	if r.total.bytes != 0 || r.total.count != 0 || len(r.root.children) != 0 {
+		t.Errorf("left: %d bytes, %d messages", r.total.bytes, r.total.count)
 	}
 }

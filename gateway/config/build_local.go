@@ -21,7 +21,7 @@ func (b *builder) broker() {
 			ReceiveMaximum: int(l.receiveMaximum.v), TopicLevels: int(l.topicLevels.v), Subscriptions: int(l.subscriptions.v),
 			SessionExpiry: l.sessionExpiry.v, KeepAlive: l.keepAlive.v, Retained: int(l.retained.v), PublishRate: int(l.publishRate.v),
 			AllSubscriptions: int(l.allSubscriptions.v), Sessions: int(l.sessions.v), SessionsPerUser: int(l.sessionsPerUser.v),
-			OutboxTotal: l.outboxTotal.v, SessionQueue: l.sessionQueue.v, IdentityQueue: l.identityQueue.v,
+			OutboxTotal: l.outboxTotal.v, SessionQueue: l.sessionQueue.v, IdentityQueue: l.identityQueue.v, RetainedBytes: l.retainedBytes.v,
 		},
 		Lockout: Lockout{Failures: int(f.lockout.failures.v), Window: f.lockout.window.v, Duration: f.lockout.duration.v},
 	}

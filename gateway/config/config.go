@@ -76,6 +76,7 @@ type Limits struct {
 	SessionExpiry    time.Duration // at most
 	KeepAlive        time.Duration // at most; 0: any, and none
 	Retained         int
+	RetainedBytes    int64
 	SessionQueue     int64 // bytes waiting for one client
 	IdentityQueue    int64 // bytes waiting for all clients of one identity
 	OutboxTotal      int64 // bytes waiting for all clients' sockets

@@ -33,7 +33,7 @@ func TestProgramShape(t *testing.T) {
 				{Address: "127.0.0.1:1883", Plaintext: true, ClientCertificate: Off},
 			},
 			Limits: Limits{Connections: 10000, ConnectionsPerIP: 1000, PacketSize: 1 << 20, ReceiveMaximum: 100,
-				TopicLevels: 16, Subscriptions: 1000, SessionExpiry: 7 * 24 * time.Hour, Retained: 100000, AllSubscriptions: 200_000, Sessions: 20_000, SessionsPerUser: 1000, OutboxTotal: 64 << 20, SessionQueue: 64 << 20, IdentityQueue: 256 << 20},
+				TopicLevels: 16, Subscriptions: 1000, SessionExpiry: 7 * 24 * time.Hour, Retained: 100000, AllSubscriptions: 200_000, Sessions: 20_000, SessionsPerUser: 1000, OutboxTotal: 64 << 20, SessionQueue: 64 << 20, IdentityQueue: 256 << 20, RetainedBytes: 64 << 20},
 			Lockout: Lockout{Failures: 5, Window: time.Minute, Duration: 5 * time.Minute},
 		},
 		Access: Access{

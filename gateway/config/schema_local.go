@@ -118,6 +118,7 @@ type fileLimits struct {
 	sessionQueue     size
 	identityQueue    size
 	retained         whole
+	retainedBytes    size
 	outboxTotal      size
 }
 
@@ -145,7 +146,9 @@ func (l *fileLimits) keys() []key {
 			doc: "Bytes of log waiting for one client. Beyond it its oldest messages are skipped, which is counted, logged and announced; a client that is connected and too slow is closed first."},
 		{name: "identity_queue", into: &l.identityQueue, def: "256MiB", min: "64KiB",
 			doc: "Bytes of log waiting for all clients of one identity together; a message counts for each client that it waits for. Beyond it those for which most waits lose their oldest messages, as with session_queue."},
-		{name: "retained", into: &l.retained, def: "100000", min: "0", max: "10000000", doc: "Retained messages."},
+		{name: "retained", into: &l.retained, def: "100000", min: "0", max: "10000000", doc: "Retained messages. One identity may have a quarter of them."},
+		{name: "retained_bytes", into: &l.retainedBytes, def: "64MiB", min: "64KiB", max: "64GiB",
+			doc: "Memory for retained messages: topics, payloads and properties, and 384 bytes for each. One identity may use a quarter of it."},
 		{name: "outbox_total", into: &l.outboxTotal, def: "64MiB", min: "1MiB", max: "64GiB",
 			doc: "Memory for what waits for clients' sockets. As it fills, slow clients are the first to lose QoS 0 messages, which is counted; the rest waits on disk."},
 	}
