@@ -288,14 +288,14 @@ func (b *Broker) route(p *publication) {
 // hold up: all it does is put things into memory.
 func (p *publication) committed(seq uint64, err error) {
 	b := p.b
+	if err == nil && p.retained != nil { // before its publisher can know, and ask for it
+		b.retained.arrived(p.retained, seq)
+	}
 	if p.conn != nil {
 		p.conn.answer(p, seq, err)
 	}
 	switch {
 	case err == nil:
-		if p.retained != nil {
-			b.retained.arrived(p.retained, seq)
-		}
 		b.handOut(&p.live, p.msg.Topic)
 	case errors.Is(err, storequeue.ErrFull):
 		b.stats.refused.Add(1)
