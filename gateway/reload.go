@@ -15,8 +15,8 @@ import (
 
 // Reload reads the configuration again and takes over what a running gateway
 // can: see config.Config.Adopt. It is whole or not at all: on any error, also
-// one in a part that would need a restart, everything stays as it was. dry only
-// looks. by is who asked, for the log.
+// one in a part that would need a restart, the configuration stays as it was; users
+// are what their file says at any time. dry only looks. by is who asked, for the log.
 func (g *Gateway) Reload(by string, dry bool) (admin.Reload, error) {
 	g.reloading.Lock()
 	defer g.reloading.Unlock()

@@ -228,16 +228,22 @@ func TestDamagedRecordIsLeftOut(t *testing.T) {
 	}
 }
 
-// Without its newest segment a queue would give sequence numbers twice.
-func TestNewestSegmentMissing(t *testing.T) {
-	dir := t.TempDir()
-	q := openTest(t, dir, Config{SegmentSize: 4 << 10})
-	r := mustReader(t, q, "x")
+// fillSegments appends what does not fit into one small segment.
+func fillSegments(t *testing.T, q *Queue, r *Reader) {
+	t.Helper()
 	for i := range 50 {
 		m := note(i, r)
 		m.Payload = make([]byte, 1000)
 		mustAppend(t, q, m)
 	}
+}
+
+// Without its newest segment a queue would give sequence numbers twice.
+func TestNewestSegmentMissing(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{SegmentSize: 4 << 10})
+	r := mustReader(t, q, "x")
+	fillSegments(t, q, r)
 	newest := q.segments[len(q.segments)-1].path
 	q.Close()
 	if err := os.Remove(newest); err != nil {
@@ -253,11 +259,7 @@ func TestOneStubbornFile(t *testing.T) {
 	dir := t.TempDir()
 	q := openTest(t, dir, Config{SegmentSize: 4 << 10})
 	r := mustReader(t, q, "x")
-	for i := range 50 {
-		m := note(i, r)
-		m.Payload = make([]byte, 1000)
-		mustAppend(t, q, m)
-	}
+	fillSegments(t, q, r)
 	first := segmentPath(dir, 1)
 	if err := os.Rename(first, first+".away"); err != nil {
 		t.Fatal(err)

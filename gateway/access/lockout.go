@@ -160,8 +160,7 @@ func (s suspects[K]) failed(k K, now time.Time, limit Lockout) time.Duration {
 }
 
 // makeRoom forgets the suspect that was quiet for longest, one that is not
-// locked if there is any. It looks at all of them, which takes far less time
-// than the password check that comes before it.
+// locked if there is any. It looks at all of them, and there is a bound on those.
 func (s suspects[K]) makeRoom(now time.Time) {
 	var victim K
 	var oldest time.Time

@@ -32,7 +32,7 @@ type framed struct {
 	*metered
 	ws        *websocket.Conn // nil before upgrade
 	message   io.Reader       // the one being read; nil: none
-	answering func()
+	answering func()          // before a pong is written; set with the connection's outbox
 }
 
 // metered bounds what a stranger may send in all: HTTP, control frames and

@@ -63,7 +63,7 @@ const maxChain = 3
 // cannot be used leave the last good ones in force. The configuration itself
 // looks for changed files at every handshake, so a listener that lives long
 // needs it only once. Its VerifyConnection, asked again, says whether a peer
-// that was let in would still be.
+// that was let in still has a CA and is on no list; dates it leaves to handshakes.
 // Both are safe for concurrent use; whoever changes the configuration clones it
 // first.
 func Server(files ServerFiles) func() (*tls.Config, error) {
