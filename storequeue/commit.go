@@ -1,7 +1,6 @@
 package storequeue
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -41,13 +40,6 @@ func (b *batch) add(m *Message, done func(uint64, error)) {
 	b.buf = append(b.buf, 0, 0, 0, 0)
 	e.end = len(b.buf)
 	b.entries = append(b.entries, e)
-}
-
-// finish puts each record's checksum behind it.
-func (b *batch) finish(epoch, first uint64) {
-	for i, e := range b.entries {
-		binary.BigEndian.PutUint32(b.buf[e.end-sumSize:], sum(e.sum, epoch, first+uint64(i)))
-	}
 }
 
 func (b *batch) reset() {
@@ -198,7 +190,7 @@ func (q *Queue) write(s *segment, b *batch, first uint64) error {
 	err := s.commit(func(tx *bbolt.Tx) error {
 		records := tx.Bucket(bucketRecords)
 		records.FillPercent = 1.0 // keys only grow
-		b.finish(s.epoch, first)
+		s.seal.close(b, first)
 		seq, start := first-1, 0
 		for left := b.entries; len(left) > 0; {
 			n := bundled(start, left)
@@ -269,7 +261,7 @@ func (q *Queue) activeSegment() (*segment, error) {
 	if err := q.seal(s); err != nil {
 		return s, err
 	}
-	n, err := createSegment(q.dir, s.epoch, s.last+1)
+	n, err := createSegment(q.dir, q.state.sealOf(s.last+1), s.last+1)
 	if err == nil {
 		err = n.openForWriting(q.mmapSize())
 	}

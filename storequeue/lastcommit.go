@@ -37,7 +37,7 @@ var errTorn = errors.New("commit is not whole")
 // verify, and if that one goes up to the sequence known at least: what is known
 // to have been committed was not cut off, it was damaged. Any such damage it
 // leaves as it is.
-func takeBack(path string, epoch, first, known uint64) (taken bool, err error) {
+func takeBack(path string, with seal, first, known uint64) (taken bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return false, err
@@ -47,11 +47,11 @@ func takeBack(path string, epoch, first, known uint64) (taken bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	_, bad, torn := last.look(f, epoch, first)
+	_, bad, torn := last.look(f, with, first)
 	if bad == 0 && torn == nil {
 		return false, nil
 	}
-	if newest, less, err := before.look(f, epoch, first); err != nil || newest < known || torn == nil && less >= bad {
+	if newest, less, err := before.look(f, with, first); err != nil || newest < known || torn == nil && less >= bad {
 		return false, nil
 	}
 	if _, err = f.WriteAt(make([]byte, 4), last.at+metaMagic); err == nil {
@@ -105,7 +105,7 @@ func readMetas(f *os.File) (last, before meta, ok bool) {
 
 // look returns the newest sequence of a commit and how many of its records do
 // not verify, or what is missing of it. It believes nothing that it reads.
-func (m *meta) look(f *os.File, epoch, first uint64) (newest uint64, bad int, err error) {
+func (m *meta) look(f *os.File, with seal, first uint64) (newest uint64, bad int, err error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return 0, 0, err
@@ -127,15 +127,15 @@ func (m *meta) look(f *os.File, epoch, first uint64) (newest uint64, bad int, er
 	if err != nil {
 		return 0, 0, err
 	}
-	found := &segment{first: first, marks: map[ReaderID]markCount{}}
-	next, bad, err := found.recount(p, &records, epoch)
+	found := &segment{first: first, seal: with, marks: map[ReaderID]markCount{}}
+	next, bad, err := found.recount(p, &records)
 	if err == nil {
 		facts := map[string][]byte{}
 		err = info.each(p, func(k, v []byte) error {
 			facts[string(k)] = v
 			return nil
 		})
-		if err == nil && bad == 0 && !found.says(facts, epoch, first) {
+		if err == nil && bad == 0 && !found.says(facts) {
 			err = errTorn
 		}
 	}
@@ -150,7 +150,7 @@ func (m *meta) look(f *os.File, epoch, first uint64) (newest uint64, bad int, er
 
 // recount notes whom the records of a commit are for, and returns the sequence
 // behind the last of them and how many do not verify.
-func (s *segment) recount(p *pages, records *bucket, epoch uint64) (next uint64, bad int, err error) {
+func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err error) {
 	next = s.first
 	err = records.each(p, func(k, data []byte) error {
 		last := number(k)
@@ -163,7 +163,7 @@ func (s *segment) recount(p *pages, records *bucket, epoch uint64) (next uint64,
 			if seq != next {
 				return fmt.Errorf("%w: record %d is where %d was expected", errTorn, seq, next)
 			}
-			body, err := verify(rec, epoch, seq)
+			body, err := s.seal.open(rec, seq)
 			if err != nil {
 				bad++
 			} else {
@@ -179,8 +179,8 @@ func (s *segment) recount(p *pages, records *bucket, epoch uint64) (next uint64,
 }
 
 // says reports whether what a segment says of itself is what was found in it.
-func (s *segment) says(facts map[string][]byte, epoch, first uint64) bool {
-	if number(facts[string(keyEpoch)]) != epoch || number(facts[string(keyFirst)]) != first {
+func (s *segment) says(facts map[string][]byte) bool {
+	if number(facts[string(keyEpoch)]) != s.seal.epoch || number(facts[string(keyFirst)]) != s.first {
 		return false
 	}
 	sealed, sizes := facts[string(keySealed)], facts[string(keySizes)]

@@ -95,7 +95,7 @@ func create(dir string) error {
 	var b [8]byte
 	rand.Read(b[:])                              // never fails
 	epoch := binary.BigEndian.Uint64(b[:]) >> 16 // 48 bits: short enough for people, unique enough for a site
-	if _, err := createSegment(dir, epoch, 1); err != nil {
+	if _, err := createSegment(dir, seal{epoch: epoch}, 1); err != nil {
 		return err
 	}
 	return createBolt(filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
@@ -126,7 +126,7 @@ func (q *Queue) openSegments() error {
 			if err := syncPath(path); err != nil {
 				return fmt.Errorf("sync %s: %w", path, err)
 			}
-			taken, err := takeBack(path, q.state.epoch, first, q.state.known)
+			taken, err := takeBack(path, q.state.sealOf(first), first, q.state.known)
 			if err != nil {
 				return fmt.Errorf("take back the last commit of %s: %w", path, err)
 			}
@@ -134,7 +134,7 @@ func (q *Queue) openSegments() error {
 				q.log.Warn("the last commit was cut off and is taken back: nothing in it was acknowledged", "segment", path)
 			}
 		}
-		s, err := openSegment(path, q.state.epoch)
+		s, err := openSegment(path, q.state.sealOf(first))
 		if err != nil {
 			return fmt.Errorf("%w: %w; put that file back from a backup", ErrDamaged, err)
 		}

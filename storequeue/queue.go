@@ -34,6 +34,10 @@ type Config struct {
 	// nobody; it is logged anyway.
 	Damaged func(seq uint64)
 
+	// Lost is told of acknowledged messages that will not be delivered. It must be
+	// quick. Nil: nobody; it is logged anyway.
+	Lost func(Loss)
+
 	// Committed is told of each commit: how many messages, and how long it took.
 	// The committer calls it; it must be quick. Nil: nobody.
 	Committed func(messages int, took time.Duration)

@@ -113,21 +113,6 @@ func sum(body uint32, epoch, seq uint64) uint32 {
 	return ^crc
 }
 
-// verify returns the body of the record at (epoch, seq), without a copy.
-func verify(rec []byte, epoch, seq uint64) ([]byte, error) {
-	if len(rec) < 2+sumSize {
-		return nil, fmt.Errorf("%w: %d bytes", errRecord, len(rec))
-	}
-	body, tail := rec[:len(rec)-sumSize], rec[len(rec)-sumSize:]
-	if sum(crc32.Checksum(body, castagnoli), epoch, seq) != binary.BigEndian.Uint32(tail) {
-		return nil, fmt.Errorf("%w: checksum differs", errRecord)
-	}
-	if body[0] != recordVersion && body[0] != recordNoted {
-		return nil, fmt.Errorf("record version %d is unknown to this program: use a newer one", body[0])
-	}
-	return body, nil
-}
-
 // marks yields the readers that a verified body is meant for.
 func marks(body []byte) iter.Seq[Mark] {
 	return func(yield func(Mark) bool) {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func seal(m *Message, epoch, seq uint64) []byte {
+func sealed(m *Message, epoch, seq uint64) []byte {
 	body := appendBody(nil, m)
 	return binary.BigEndian.AppendUint32(body, sum(crc32.Checksum(body, castagnoli), epoch, seq))
 }
@@ -30,8 +30,8 @@ var recordTests = map[string]Message{
 
 func TestRecordRoundTrip(t *testing.T) {
 	for name, m := range recordTests {
-		rec := seal(&m, 7, 9)
-		body, err := verify(rec, 7, 9)
+		rec := sealed(&m, 7, 9)
+		body, err := (seal{7}).open(rec, 9)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -50,23 +50,23 @@ func TestRecordRoundTrip(t *testing.T) {
 
 func TestRecordDamage(t *testing.T) {
 	m := recordTests["all"]
-	rec := seal(&m, 7, 9)
+	rec := sealed(&m, 7, 9)
 	for bit := range len(rec) * 8 {
 		rec[bit/8] ^= 1 << (bit % 8)
-		if _, err := verify(rec, 7, 9); err == nil {
+		if _, err := (seal{7}).open(rec, 9); err == nil {
 			t.Fatalf("bit %d flipped: not noticed", bit)
 		}
 		rec[bit/8] ^= 1 << (bit % 8)
 	}
 	for n := range rec {
-		if _, err := verify(rec[:n], 7, 9); err == nil {
+		if _, err := (seal{7}).open(rec[:n], 9); err == nil {
 			t.Fatalf("cut to %d bytes: not noticed", n)
 		}
 	}
-	if _, err := verify(rec, 7, 10); err == nil {
+	if _, err := (seal{7}).open(rec, 10); err == nil {
 		t.Error("moved to another sequence: not noticed")
 	}
-	if _, err := verify(rec, 8, 9); err == nil {
+	if _, err := (seal{8}).open(rec, 9); err == nil {
 		t.Error("moved to another log: not noticed")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +21,7 @@ import (
 type segment struct {
 	path  string
 	first uint64 // sequence of the first record it holds or will hold
-	epoch uint64
+	seal  seal
 
 	bytes atomic.Int64 // of the file that are in use
 
@@ -35,10 +34,6 @@ type segment struct {
 	sealed bool
 	marks  map[ReaderID]markCount
 }
-
-// markCount is what one reader has in one segment: records, the last of them,
-// and their bytes.
-type markCount struct{ n, last, bytes uint64 }
 
 var (
 	bucketRecords = []byte("m")
@@ -118,8 +113,8 @@ func syncPath(path string) error {
 	return err
 }
 
-func createSegment(dir string, epoch, first uint64) (*segment, error) {
-	s := &segment{path: segmentPath(dir, first), first: first, epoch: epoch, last: first - 1, marks: map[ReaderID]markCount{}}
+func createSegment(dir string, with seal, first uint64) (*segment, error) {
+	s := &segment{path: segmentPath(dir, first), first: first, seal: with, last: first - 1, marks: map[ReaderID]markCount{}}
 	err := createBolt(s.path, func(tx *bbolt.Tx) error {
 		if _, err := tx.CreateBucket(bucketRecords); err != nil {
 			return err
@@ -128,7 +123,7 @@ func createSegment(dir string, epoch, first uint64) (*segment, error) {
 		if err != nil {
 			return err
 		}
-		if err := info.Put(keyEpoch, key(epoch)); err != nil {
+		if err := info.Put(keyEpoch, key(with.epoch)); err != nil {
 			return err
 		}
 		if err := info.Put(keyFirst, key(first)); err != nil {
@@ -141,15 +136,15 @@ func createSegment(dir string, epoch, first uint64) (*segment, error) {
 
 // openSegment reads what a segment says of itself. An unsealed one is counted
 // record by record.
-func openSegment(path string, epoch uint64) (*segment, error) {
-	s := &segment{path: path, epoch: epoch, marks: map[ReaderID]markCount{}}
+func openSegment(path string, with seal) (*segment, error) {
+	s := &segment{path: path, seal: with, marks: map[ReaderID]markCount{}}
 	err := s.view(func(tx *bbolt.Tx) error {
 		records, info := tx.Bucket(bucketRecords), tx.Bucket(bucketInfo)
 		if records == nil || info == nil {
 			return errors.New("not a segment")
 		}
-		if got := number(info.Get(keyEpoch)); got != epoch {
-			return fmt.Errorf("belongs to another queue (epoch %d, not %d)", got, epoch)
+		if got := number(info.Get(keyEpoch)); got != with.epoch {
+			return fmt.Errorf("belongs to another queue (epoch %d, not %d)", got, with.epoch)
 		}
 		s.bytes.Store(tx.Size())
 		s.first = number(info.Get(keyFirst))
@@ -169,24 +164,6 @@ func openSegment(path string, epoch uint64) (*segment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s, errors.Join(err, s.release()) // an old one may not be needed again
-}
-
-func (s *segment) mark(id ReaderID, seq uint64, size int) {
-	k := s.marks[id]
-	s.marks[id] = markCount{n: k.n + 1, last: seq, bytes: k.bytes + uint64(size)}
-}
-
-// countMarks calls fn for every mark of every record, of so many bytes, from
-// seq on. Damaged records count for nobody: the reader that gets there says so.
-func (s *segment) countMarks(from uint64, fn func(id ReaderID, seq uint64, size int)) error {
-	return s.view(func(tx *bbolt.Tx) error {
-		return s.scanOver(tx.Bucket(bucketRecords), from, func(seq uint64, body []byte) (bool, error) {
-			for m := range marks(body) {
-				fn(m.Reader, seq, len(body))
-			}
-			return true, nil
-		}, func(uint64, error) error { return nil })
-	})
 }
 
 // open returns the database. Segments are opened by the first who needs them
@@ -286,137 +263,6 @@ func (s *segment) release() error {
 	db := s.db
 	s.db = nil
 	return db.Close()
-}
-
-// scan calls fn with each verified body from seq on until fn says stop.
-func (s *segment) scan(records *bbolt.Bucket, from uint64, fn func(seq uint64, body []byte) (bool, error)) error {
-	return s.scanOver(records, from, fn, func(seq uint64, err error) error { return fmt.Errorf("record %d: %w", seq, err) })
-}
-
-// scanOver is scan that asks bad about a record that is not what was written:
-// nil goes on behind it.
-func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
-	c := records.Cursor()
-	behind := from // what lay under the last key
-	for k, data := c.Seek(key(from)); k != nil; k, data = c.Next() {
-		last := number(k)
-		v, err := openValue(last, data)
-		for seq := max(behind, last-min(last, bundleMost)); err != nil && seq <= last; seq++ {
-			if err := bad(seq, err); err != nil {
-				return err
-			}
-		}
-		behind = last + 1
-		more, err := s.scanValue(&v, from, fn, bad)
-		if err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *segment) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
-	for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
-		if seq < from {
-			continue
-		}
-		if more, err := s.show(seq, rec, fn, bad); err != nil || !more {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// show verifies one record.
-func (s *segment) show(seq uint64, rec []byte, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
-	more = true
-	body, err := verify(rec, s.epoch, seq)
-	if err == nil {
-		more, err = fn(seq, body)
-	}
-	if err != nil {
-		return true, bad(seq, err)
-	}
-	return more, nil
-}
-
-// pick is scanOver for the records with these sequences, which rise. Those that
-// are not here are left out.
-func (s *segment) pick(records *bbolt.Bucket, seqs []uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
-	c := records.Cursor()
-	var v value
-	var damaged error // of what lies under the key last
-	first, _ := slices.BinarySearch(seqs, s.first)
-	place := make([]byte, 8)
-	last := uint64(0)
-	for _, seq := range seqs[first:] {
-		if seq > last {
-			var k, data []byte
-			if last > 0 && seq == last+1 {
-				k, data = c.Next()
-			} else {
-				binary.BigEndian.PutUint64(place, seq)
-				k, data = c.Seek(place)
-			}
-			if k == nil {
-				return nil
-			}
-			last = number(k)
-			v, damaged = openValue(last, data)
-		}
-		more, err := true, error(nil)
-		if damaged != nil {
-			err = bad(seq, damaged)
-		} else if rec, ok := v.skipTo(seq); ok {
-			more, err = s.show(seq, rec, fn, bad)
-		}
-		if err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
-// encodeMarks is what a sealed segment stores, so that opening need not count.
-func (s *segment) encodeMarks() []byte {
-	b := binary.AppendUvarint(nil, uint64(len(s.marks)))
-	for id, k := range s.marks {
-		b = binary.AppendUvarint(b, uint64(id))
-		b = binary.AppendUvarint(b, k.n)
-		b = binary.AppendUvarint(b, k.last)
-	}
-	return b
-}
-
-// encodeSizes came later, and beside it: programs that know nothing of it can
-// read the segment.
-func (s *segment) encodeSizes() []byte {
-	b := binary.AppendUvarint(nil, uint64(len(s.marks)))
-	for id, k := range s.marks {
-		b = binary.AppendUvarint(b, uint64(id))
-		b = binary.AppendUvarint(b, k.bytes)
-	}
-	return b
-}
-
-// decodeMarks reads what encodeMarks and encodeSizes wrote; sizes may be nil.
-func (s *segment) decodeMarks(b, sizes []byte) error {
-	c := cursor{b: b}
-	for n := c.count(3); n > 0; n-- {
-		id := ReaderID(c.uvarint())
-		s.marks[id] = markCount{n: c.uvarint(), last: c.uvarint()}
-	}
-	if sizes == nil || c.err != nil {
-		return c.err
-	}
-	c = cursor{b: sizes}
-	for n := c.count(2); n > 0; n-- {
-		id := ReaderID(c.uvarint())
-		k := s.marks[id]
-		k.bytes = c.uvarint()
-		s.marks[id] = k
-	}
-	return c.err
 }
 
 // guard turns what bbolt does on a damaged file (assertion panics, faults on a
