@@ -185,29 +185,35 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 	return 0, q.Err()
 }
 
+// put stores consecutive records, the first of which is that of first and
+// begins at start. Its bytes must stay until the transaction ends.
+func (b *batch) put(records *bbolt.Bucket, first uint64, start int, left []entry) error {
+	seq := first - 1
+	for len(left) > 0 {
+		n := bundled(start, left)
+		end := left[n-1].end
+		data := b.buf[start:end]
+		if n > 1 {
+			at := len(b.bundles)
+			b.bundles = appendBundle(b.bundles, b.buf, start, left[:n])
+			data = b.bundles[at:]
+		}
+		seq += uint64(n)
+		if err := records.Put(key(seq), data); err != nil {
+			return err
+		}
+		start, left = end, left[n:]
+	}
+	return nil
+}
+
 // write is the one transaction that makes a batch durable.
 func (q *Queue) write(s *segment, b *batch, first uint64) error {
 	err := s.commit(func(tx *bbolt.Tx) error {
 		records := tx.Bucket(bucketRecords)
 		records.FillPercent = 1.0 // keys only grow
 		s.seal.close(b, first)
-		seq, start := first-1, 0
-		for left := b.entries; len(left) > 0; {
-			n := bundled(start, left)
-			end := left[n-1].end
-			data := b.buf[start:end]
-			if n > 1 {
-				at := len(b.bundles)
-				b.bundles = appendBundle(b.bundles, b.buf, start, left[:n])
-				data = b.bundles[at:]
-			}
-			seq += uint64(n)
-			if err := records.Put(key(seq), data); err != nil {
-				return err
-			}
-			start, left = end, left[n:]
-		}
-		return nil
+		return b.put(records, first, 0, b.entries)
 	})
 	if err == nil {
 		err = s.measure() // a transaction does not know its own size before its commit
@@ -283,14 +289,7 @@ func (q *Queue) seal(s *segment) error {
 	if s.sealed {
 		return nil
 	}
-	err := s.commit(func(tx *bbolt.Tx) error {
-		info := tx.Bucket(bucketInfo)
-		if err := info.Put(keySizes, s.encodeSizes()); err != nil {
-			return err
-		}
-		return info.Put(keySealed, s.encodeMarks())
-	})
-	if err != nil {
+	if err := s.commit(s.putSealed); err != nil {
 		return fmt.Errorf("seal segment %s: %w", s.path, err)
 	}
 	q.segMu.Lock()

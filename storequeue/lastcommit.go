@@ -127,17 +127,19 @@ func (m *meta) look(f *os.File, with seal, first uint64) (newest uint64, bad int
 	if err != nil {
 		return 0, 0, err
 	}
+	facts := map[string][]byte{}
+	err = info.each(p, func(k, v []byte) error {
+		facts[string(k)] = v
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
 	found := &segment{first: first, seal: with, marks: map[ReaderID]markCount{}}
+	found.sparse.Store(facts[string(keySparse)] != nil)
 	next, bad, err := found.recount(p, &records)
-	if err == nil {
-		facts := map[string][]byte{}
-		err = info.each(p, func(k, v []byte) error {
-			facts[string(k)] = v
-			return nil
-		})
-		if err == nil && bad == 0 && !found.says(facts) {
-			err = errTorn
-		}
+	if err == nil && bad == 0 && !found.says(facts) {
+		err = errTorn
 	}
 	if err == nil {
 		err = p.free(m.free)
@@ -145,7 +147,7 @@ func (m *meta) look(f *os.File, with seal, first uint64) (newest uint64, bad int
 	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
 		err = errTorn
 	}
-	return next - 1, bad, err
+	return max(next-1, number(facts[string(keySparse)])), bad, err
 }
 
 // recount notes whom the records of a commit are for, and returns the sequence
@@ -160,7 +162,7 @@ func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err 
 			next = last + 1
 		}
 		for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
-			if seq != next {
+			if seq != next && (!s.sparse.Load() || seq < next) {
 				return fmt.Errorf("%w: record %d is where %d was expected", errTorn, seq, next)
 			}
 			body, err := s.seal.open(rec, seq)
@@ -171,7 +173,7 @@ func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err 
 					s.mark(m.Reader, seq, len(body))
 				}
 			}
-			next++
+			next = seq + 1
 		}
 		return nil
 	})

@@ -153,3 +153,12 @@ func commitOnce(q *Queue, first, n int, r *Reader) error {
 	}
 	return q.write(q.segments[0], &b, uint64(first+1))
 }
+
+func openFile(t *testing.T, path string) *os.File {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}

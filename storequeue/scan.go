@@ -21,7 +21,7 @@ func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, [
 	for k, data := c.Seek(key(from)); k != nil; k, data = c.Next() {
 		last := number(k)
 		v, err := openValue(last, data)
-		for seq := max(behind, last-min(last, bundleMost)); err != nil && seq <= last; seq++ {
+		for seq := max(behind, s.begins(last, data)); err != nil && seq <= last; seq++ {
 			if err := bad(seq, err); err != nil {
 				return err
 			}
@@ -33,6 +33,16 @@ func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, [
 		}
 	}
 	return nil
+}
+
+// begins guesses where a bundle begins whose head is damaged: no later than it
+// did, unless sequences may be missing before it. Then its count is believed.
+func (s *segment) begins(last uint64, bundle []byte) uint64 {
+	n := uint64(bundleMost)
+	if s.sparse.Load() && len(bundle) > 1 {
+		n = min(n, max(uint64(bundle[1]), 1))
+	}
+	return last - min(last, n) + 1
 }
 
 func (s *segment) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {

@@ -17,13 +17,15 @@ import (
 
 // A segment is one bbolt file with consecutive records. Bucket "m" holds them
 // by sequence number; bucket "i" says which log it belongs to and, once the
-// segment is sealed, what each reader has in it.
+// segment is sealed, what each reader has in it. One that was rewritten is
+// sparse: sequences may be missing.
 type segment struct {
 	path  string
 	first uint64 // sequence of the first record it holds or will hold
 	seal  seal
 
-	bytes atomic.Int64 // of the file that are in use
+	bytes  atomic.Int64 // of the file that are in use
+	sparse atomic.Bool  // it was rewritten: sequences may be missing
 
 	mu     sync.Mutex // covers db and closed
 	db     *bbolt.DB  // opened by whoever needs it first
@@ -42,6 +44,7 @@ var (
 	keyFirst      = []byte("first")
 	keySealed     = []byte("sealed")
 	keySizes      = []byte("sizes")
+	keySparse     = []byte("sparse") // of a rewritten segment: the last sequence that it stands for
 )
 
 // growBy is by how much a segment's file grows ahead of what is in use.
@@ -74,31 +77,45 @@ func boltOptions(mmap int64, readOnly bool) *bbolt.Options {
 // after its first commit is on disk. (Made in place, a power cut leaves files
 // that bbolt cannot open.)
 func createBolt(path string, fill func(*bbolt.Tx) error) error {
-	tmp := path + ".tmp"
+	err := buildBolt(path+tmpSuffix, func(db *bbolt.DB) error { return db.Update(fill) })
+	if err == nil {
+		err = renameSynced(path+tmpSuffix, path)
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	return nil
+}
+
+// tmpSuffix is what a file is called by that is still being made.
+const tmpSuffix = ".tmp"
+
+// buildBolt makes a database, on disk when it returns.
+func buildBolt(tmp string, fill func(*bbolt.DB) error) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	db, err := bbolt.Open(tmp, 0o600, boltOptions(0, false))
 	if err != nil {
-		return fmt.Errorf("create %s: %w", tmp, err)
+		return err
 	}
-	err = db.Update(fill)
+	db.NoSync = true // once, when all is there
+	err = fill(db)
 	if cerr := db.Close(); err == nil {
 		err = cerr
 	}
 	if err == nil {
 		err = syncPath(tmp)
 	}
-	if err == nil {
-		err = os.Rename(tmp, path)
+	return err
+}
+
+// renameSynced gives a file another name, on disk when it returns.
+func renameSynced(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
 	}
-	if err == nil {
-		err = syncPath(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("create %s: %w", path, err)
-	}
-	return nil
+	return syncPath(filepath.Dir(to))
 }
 
 func syncPath(path string) error {
@@ -115,23 +132,26 @@ func syncPath(path string) error {
 
 func createSegment(dir string, with seal, first uint64) (*segment, error) {
 	s := &segment{path: segmentPath(dir, first), first: first, seal: with, last: first - 1, marks: map[ReaderID]markCount{}}
-	err := createBolt(s.path, func(tx *bbolt.Tx) error {
-		if _, err := tx.CreateBucket(bucketRecords); err != nil {
-			return err
-		}
-		info, err := tx.CreateBucket(bucketInfo)
-		if err != nil {
-			return err
-		}
-		if err := info.Put(keyEpoch, key(with.epoch)); err != nil {
-			return err
-		}
-		if err := info.Put(keyFirst, key(first)); err != nil {
-			return err
-		}
-		return stamp(tx)
-	})
+	err := createBolt(s.path, s.begin)
 	return s, err
+}
+
+// begin writes what a segment without a record consists of.
+func (s *segment) begin(tx *bbolt.Tx) error {
+	if _, err := tx.CreateBucket(bucketRecords); err != nil {
+		return err
+	}
+	info, err := tx.CreateBucket(bucketInfo)
+	if err != nil {
+		return err
+	}
+	if err := info.Put(keyEpoch, key(s.seal.epoch)); err != nil {
+		return err
+	}
+	if err := info.Put(keyFirst, key(s.first)); err != nil {
+		return err
+	}
+	return stamp(tx)
 }
 
 // openSegment reads what a segment says of itself. An unsealed one is counted
@@ -151,6 +171,10 @@ func openSegment(path string, with seal) (*segment, error) {
 		s.last = s.first - 1
 		if k, _ := records.Cursor().Last(); k != nil {
 			s.last = number(k)
+		}
+		if last := info.Get(keySparse); last != nil {
+			s.sparse.Store(true)
+			s.last = number(last)
 		}
 		if sealed := info.Get(keySealed); sealed != nil {
 			s.sealed = true
@@ -227,6 +251,16 @@ func (s *segment) commit(fn func(*bbolt.Tx) error) error {
 	})
 }
 
+// putSealed writes down what each reader has in a segment that gets no more
+// records.
+func (s *segment) putSealed(tx *bbolt.Tx) error {
+	info := tx.Bucket(bucketInfo)
+	if err := info.Put(keySizes, s.encodeSizes()); err != nil {
+		return err
+	}
+	return info.Put(keySealed, s.encodeMarks())
+}
+
 // measure notes how much of the file is in use.
 func (s *segment) measure() error {
 	return s.view(func(tx *bbolt.Tx) error {
@@ -238,8 +272,12 @@ func (s *segment) measure() error {
 // view runs fn in a read transaction. fn must not do anything slow.
 func (s *segment) view(fn func(*bbolt.Tx) error) error {
 	db, err := s.open()
-	if err == nil {
+	for err == nil {
 		err = guard(func() error { return db.View(fn) })
+		if !errors.Is(err, berrors.ErrDatabaseNotOpen) {
+			break
+		}
+		db, err = s.open() // another file took its place meanwhile, or it is closed
 	}
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", s.path, err)
@@ -253,6 +291,25 @@ func (s *segment) close() error {
 	defer s.mu.Unlock()
 	s.closed = true
 	return s.release()
+}
+
+// replace puts the file at tmp, which is on disk, in the place of the segment's
+// own, which must be sealed. Who reads goes on in the old file to the end of its
+// transaction, for which replace waits; nobody else does.
+func (s *segment) replace(tmp string) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return berrors.ErrDatabaseNotOpen
+	}
+	err := renameSynced(tmp, s.path)
+	old := s.db
+	s.db = nil
+	s.mu.Unlock()
+	if old != nil {
+		err = errors.Join(err, old.Close())
+	}
+	return err
 }
 
 // release wants mu held.
