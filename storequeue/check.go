@@ -80,11 +80,7 @@ func (q *Queue) Check() error {
 // unless the segment is sparse,
 // and bbolt's own structure.
 func (s *segment) check(last uint64) error {
-	db, err := s.open()
-	if err != nil {
-		return err
-	}
-	err = guard(func() error {
+	err := s.use(func(db *bbolt.DB) error {
 		tx, err := db.Begin(!db.IsReadOnly())
 		if err != nil {
 			return err

@@ -295,6 +295,7 @@ func (q *Queue) seal(s *segment) error {
 	q.segMu.Lock()
 	s.sealed = true
 	q.segMu.Unlock()
+	s.endWriting()
 	return nil
 }
 

@@ -222,6 +222,7 @@ func (q *Queue) countWaiting(s *segment) error {
 	if !partial {
 		return nil
 	}
+	defer s.rest()
 	return s.countMarks(s.first, func(id ReaderID, seq uint64, size int) {
 		if r := q.readers[id]; r != nil && r.acked >= s.first && seq > r.acked {
 			r.waiting++

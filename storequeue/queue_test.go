@@ -19,6 +19,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("STOREQUEUE_CHILD"); dir != "" {
 		child(dir)
 	}
+	if dir := os.Getenv("STOREQUEUE_BACKLOG"); dir != "" {
+		if err := backlogChild(dir); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -130,6 +130,10 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 			}
 			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
 		})
+		s.touched.Add(int64(found.bytes))
+		if err == nil && !found.full() {
+			s.rest() // it goes on in the next one
+		}
 		switch {
 		case errors.Is(err, berrors.ErrDatabaseNotOpen) && !r.q.isClosed():
 			continue // unlinked meanwhile: acknowledged by everybody, this reader too

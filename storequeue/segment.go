@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -27,9 +28,14 @@ type segment struct {
 	bytes  atomic.Int64 // of the file that are in use
 	sparse atomic.Bool  // it was rewritten: sequences may be missing
 
-	mu     sync.Mutex // covers db and closed
-	db     *bbolt.DB  // opened by whoever needs it first
-	closed bool
+	touched atomic.Int64 // bytes read and written since pages were last given back
+
+	mu      sync.Mutex // covers the fields below
+	db      *bbolt.DB  // opened by whoever needs it first
+	users   int        // of db
+	writing bool       // it is the active one
+	resting bool       // db is closed when nobody uses it
+	closed  bool
 
 	// The queue's segments lock covers the rest.
 	last   uint64 // newest committed record; first-1 when empty
@@ -190,9 +196,17 @@ func openSegment(path string, with seal) (*segment, error) {
 	return s, errors.Join(err, s.release()) // an old one may not be needed again
 }
 
-// open returns the database. Segments are opened by the first who needs them
-// and stay open until they are unlinked.
-func (s *segment) open() (*bbolt.DB, error) {
+// use runs fn with the database, which the first who needs it opens.
+func (s *segment) use(fn func(*bbolt.DB) error) error {
+	db, err := s.hold()
+	if err != nil {
+		return err
+	}
+	defer s.letGo()
+	return guard(func() error { return fn(db) })
+}
+
+func (s *segment) hold() (*bbolt.DB, error) {
 	s.mu.Lock() // held over opening the file: whoever needs it waits for it
 	defer s.mu.Unlock()
 	if s.closed {
@@ -203,14 +217,48 @@ func (s *segment) open() (*bbolt.DB, error) {
 			return nil, err
 		}
 	}
+	s.users++
+	s.resting = false
 	return s.db, nil
+}
+
+func (s *segment) letGo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
+	if s.resting && s.users == 0 {
+		s.release() // read only: there is nothing to lose
+	}
+}
+
+// rest closes the file until somebody needs it again, unless it is the active
+// segment's: open files cost address space, of which small machines have little.
+func (s *segment) rest() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing {
+		return
+	}
+	s.resting = true
+	if s.users == 0 {
+		s.release()
+	}
 }
 
 // openForWriting makes s the active segment.
 func (s *segment) openForWriting(mmap int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.writing = true
 	return s.openBolt(boltOptions(mmap, false))
+}
+
+// endWriting makes s one that is only read.
+func (s *segment) endWriting() {
+	s.mu.Lock()
+	s.writing = false
+	s.mu.Unlock()
+	s.rest()
 }
 
 // openBolt wants mu held.
@@ -231,11 +279,7 @@ func (s *segment) openBolt(opts *bbolt.Options) error {
 // commit runs fn in a transaction, which is on disk when it returns. After an
 // error other than a full disk the file may show what the disk does not hold.
 func (s *segment) commit(fn func(*bbolt.Tx) error) error {
-	db, err := s.open()
-	if err != nil {
-		return err
-	}
-	return guard(func() error {
+	return s.use(func(db *bbolt.DB) error {
 		err := db.Update(func(tx *bbolt.Tx) error {
 			if err := fn(tx); err != nil {
 				return err
@@ -264,25 +308,45 @@ func (s *segment) putSealed(tx *bbolt.Tx) error {
 // measure notes how much of the file is in use.
 func (s *segment) measure() error {
 	return s.view(func(tx *bbolt.Tx) error {
-		s.bytes.Store(tx.Size())
+		s.touched.Add(tx.Size() - s.bytes.Swap(tx.Size()))
 		return nil
 	})
 }
 
 // view runs fn in a read transaction. fn must not do anything slow.
 func (s *segment) view(fn func(*bbolt.Tx) error) error {
-	db, err := s.open()
+	db, err := s.hold()
 	for err == nil {
-		err = guard(func() error { return db.View(fn) })
+		err = guard(func() error { return db.View(s.inView(fn)) })
+		s.letGo()
 		if !errors.Is(err, berrors.ErrDatabaseNotOpen) {
 			break
 		}
-		db, err = s.open() // another file took its place meanwhile, or it is closed
+		db, err = s.hold() // another file took its place meanwhile, or it is closed
 	}
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", s.path, err)
 	}
 	return nil
+}
+
+func (s *segment) inView(fn func(*bbolt.Tx) error) func(*bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
+		if s.touched.Load() > touchedMost {
+			s.touched.Store(0)
+			giveBack(tx)
+		}
+		return fn(tx)
+	}
+}
+
+// touchedMost bounds how much of a mapped file is in the process's memory.
+const touchedMost = 4 << 20
+
+// giveBack takes the pages of a mapped file out of the process's memory; the
+// system's cache still has them. The transaction holds the mapping.
+func giveBack(tx *bbolt.Tx) {
+	syscall.Syscall(syscall.SYS_MADVISE, tx.DB().Info().Data, uintptr(tx.Size()), syscall.MADV_DONTNEED) // fails harmlessly
 }
 
 // close lets go of the file for good. It waits for read transactions.
