@@ -272,7 +272,7 @@ func (q *Queue) activeSegment() (*segment, error) {
 		err = n.openForWriting(q.mmapSize())
 	}
 	if err == nil {
-		err = q.update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyNewest, key(n.first)) })
+		err = q.update(func(tx *bbolt.Tx) error { return putFact(tx, bucketMeta, keyNewest, key(n.first)) })
 	}
 	if err != nil {
 		return s, errors.Join(err, n.close())

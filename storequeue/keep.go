@@ -75,20 +75,19 @@ func (q *Queue) flushCursors() error {
 	}
 	committed := q.committed.Load()
 	err := q.update(func(tx *bbolt.Tx) error {
-		cursors, readers := tx.Bucket(bucketCursors), tx.Bucket(bucketReaders)
 		for _, m := range all {
 			k := key(uint64(m.r.id))
-			if !bytes.Equal(readers.Get([]byte(m.r.name)), k) {
+			if !bytes.Equal(fact(tx, bucketReaders, []byte(m.r.name)), k) {
 				continue // forgotten meanwhile
 			}
-			if number(cursors.Get(k)) >= m.to {
+			if number(fact(tx, bucketCursors, k)) >= m.to {
 				continue // a Checkpoint was faster
 			}
-			if err := cursors.Put(k, key(m.to)); err != nil {
+			if err := putFact(tx, bucketCursors, k, key(m.to)); err != nil {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(keyCommitted, key(committed))
+		return putFact(tx, bucketMeta, keyCommitted, key(committed))
 	})
 	if err != nil {
 		return err

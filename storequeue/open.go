@@ -104,11 +104,10 @@ func create(dir string) error {
 				return err
 			}
 		}
-		meta := tx.Bucket(bucketMeta)
-		if err := meta.Put(keyVersion, key(stateVersion)); err != nil {
+		if err := putVersion(tx); err != nil {
 			return err
 		}
-		return meta.Put(keyEpoch, key(epoch))
+		return putFact(tx, bucketMeta, keyEpoch, key(epoch))
 	})
 }
 
@@ -181,9 +180,8 @@ func (q *Queue) listSegments() (firsts []uint64, err error) {
 // openReaders restores the durable readers and counts what waits for them.
 func (q *Queue) openReaders() error {
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		cursors := tx.Bucket(bucketCursors)
-		return tx.Bucket(bucketReaders).ForEach(func(name, id []byte) error {
-			at := number(cursors.Get(id))
+		return eachFact(tx, bucketReaders, func(name, id []byte) error {
+			at := number(fact(tx, bucketCursors, id))
 			if at > q.committed.Load() {
 				return fmt.Errorf("reader %s is at %d, but the log ends at %d: the newest segment is missing; put it back", name, at, q.committed.Load())
 			}

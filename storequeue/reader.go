@@ -254,7 +254,7 @@ func (r *Reader) Checkpoint(seq uint64, changes ...Change) error {
 		if err := apply(tx, changes); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketCursors).Put(key(uint64(r.id)), key(seq))
+		return putFact(tx, bucketCursors, key(uint64(r.id)), key(seq))
 	})
 	if err != nil {
 		return err
@@ -320,18 +320,17 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 		if err := apply(tx, changes); err != nil {
 			return err
 		}
-		meta := tx.Bucket(bucketMeta)
-		id = ReaderID(number(meta.Get(keyLastReader))) + 1
+		id = ReaderID(number(fact(tx, bucketMeta, keyLastReader))) + 1
 		if id >= firstTemp {
 			return errors.New("no reader ids are left")
 		}
-		if err := meta.Put(keyLastReader, key(uint64(id))); err != nil {
+		if err := putFact(tx, bucketMeta, keyLastReader, key(uint64(id))); err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketReaders).Put([]byte(name), key(uint64(id))); err != nil {
+		if err := putFact(tx, bucketReaders, []byte(name), key(uint64(id))); err != nil {
 			return err
 		}
-		return tx.Bucket(bucketCursors).Put(key(uint64(id)), key(start))
+		return putFact(tx, bucketCursors, key(uint64(id)), key(start))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("add reader %s: %w", name, err)

@@ -35,7 +35,7 @@ type stateUpdate struct {
 
 const (
 	stateFile    = "state.db"
-	stateVersion = 1
+	stateVersion = 2 // 1 had values without checksums
 	stateMmap    = 64 << 20
 	factPrefix   = "state/" // of bucket names that belong to callers
 )
@@ -44,7 +44,8 @@ var (
 	bucketMeta    = []byte("meta")
 	bucketReaders = []byte("readers") // name → id
 	bucketCursors = []byte("cursors") // id → sequence
-	keyVersion    = []byte("version")
+	keyVersion    = []byte("version") // a number, not a fact
+	keyLayout     = []byte("layout")  // the same as a fact
 	keyLastReader = []byte("last_reader")
 	keyNewest     = []byte("newest_segment") // first sequence of the newest one
 	keyCommitted  = []byte("committed")      // newest sequence when cursors were last written
@@ -57,21 +58,10 @@ func openState(dir string) (*state, error) {
 		return nil, fmt.Errorf("sync %s: %w", path, err)
 	}
 	err := guard(func() (err error) {
-		if s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false)); err != nil {
+		if err = s.openBolt(path); err != nil {
 			return err
 		}
-		return s.db.View(func(tx *bbolt.Tx) error {
-			meta := tx.Bucket(bucketMeta)
-			if meta == nil {
-				return errors.New("not a queue's state")
-			}
-			if v := number(meta.Get(keyVersion)); v != stateVersion {
-				return fmt.Errorf("layout version %d is unknown to this program: use a newer one", v)
-			}
-			s.epoch, s.newest = number(meta.Get(keyEpoch)), number(meta.Get(keyNewest))
-			s.known = number(meta.Get(keyCommitted))
-			return nil
-		})
+		return s.db.View(s.read)
 	})
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another process has it open: stop it first", path)
@@ -80,6 +70,43 @@ func openState(dir string) (*state, error) {
 		return nil, fmt.Errorf("%w: open %s: %w; put it back from a backup", ErrDamaged, path, err)
 	}
 	return s, nil
+}
+
+// openBolt opens state.db, in today's layout.
+func (s *state) openBolt(path string) (err error) {
+	if s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false)); err != nil {
+		return err
+	}
+	var version uint64
+	err = s.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			return errors.New("not a queue's state")
+		}
+		version = number(meta.Get(keyVersion))
+		return nil
+	})
+	switch {
+	case err != nil || version == stateVersion:
+		return err
+	case version != 1:
+		return fmt.Errorf("layout version %d is unknown to this program: use a newer one", version)
+	}
+	err = addSums(path, s.db)
+	if cerr := s.db.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false))
+	}
+	return err
+}
+
+// read takes what state.db says of the queue.
+func (s *state) read(tx *bbolt.Tx) error {
+	s.epoch, s.newest = number(fact(tx, bucketMeta, keyEpoch)), number(fact(tx, bucketMeta, keyNewest))
+	s.known = number(fact(tx, bucketMeta, keyCommitted))
+	return nil
 }
 
 func (s *state) close() error {
@@ -106,14 +133,15 @@ type Change struct {
 
 func apply(tx *bbolt.Tx, changes []Change) error {
 	for _, c := range changes {
-		b, err := tx.CreateBucketIfNotExists([]byte(factPrefix + c.Bucket))
+		bucket := []byte(factPrefix + c.Bucket)
+		b, err := tx.CreateBucketIfNotExists(bucket)
 		if err != nil {
 			return err
 		}
 		if c.Value == nil {
 			err = b.Delete([]byte(c.Key))
 		} else {
-			err = b.Put([]byte(c.Key), c.Value)
+			err = putFact(tx, bucket, []byte(c.Key), c.Value)
 		}
 		if err != nil {
 			return err
@@ -200,11 +228,7 @@ func (q *Queue) commitState(fn func(*bbolt.Tx) error) error {
 // not call the queue.
 func (q *Queue) State(bucket string, fn func(key string, value []byte) error) error {
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(factPrefix + bucket))
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error { return fn(string(k), append([]byte{}, v...)) })
+		return eachFact(tx, []byte(factPrefix+bucket), func(k, v []byte) error { return fn(string(k), append([]byte{}, v...)) })
 	})
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return ErrClosed
