@@ -61,8 +61,12 @@ func (l *Link) publication(m *storequeue.Message, r *Route, now time.Time, props
 		p.props = appendText(append(p.props, propCorrelationData), m.CorrelationData)
 	}
 	p.props = appendText(append(p.props, propUser), propID)
-	p.props = binary.BigEndian.AppendUint16(p.props, uint16(len(l.idPrefix)+digits(m.Seq)))
-	p.props = strconv.AppendUint(append(p.props, l.idPrefix...), m.Seq, 10)
+	if m.Origin != "" { // it was taken elsewhere, under that id
+		p.props = appendText(p.props, m.Origin)
+	} else {
+		p.props = binary.BigEndian.AppendUint16(p.props, uint16(len(l.idPrefix)+digits(m.Seq)))
+		p.props = strconv.AppendUint(append(p.props, l.idPrefix...), m.Seq, 10)
+	}
 	for _, u := range m.Properties {
 		if u.Key == propID && strings.HasPrefix(u.Value, l.ownPrefix) {
 			continue // nobody else gives ids in our name

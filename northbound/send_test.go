@@ -256,6 +256,26 @@ func TestPropertiesTravel(t *testing.T) {
 	})
 }
 
+// What another gateway took keeps the identity it got there.
+func TestOriginTravels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		src := newSource(t, c)
+		src.put(t, storequeue.Message{
+			Topic: "plant/a", Payload: []byte("{}"), Origin: "far/9/77",
+			Properties: []storequeue.Property{{Key: "hg-id", Value: "gw/forged"}, {Key: "b", Value: "1"}},
+		})
+		src.leaveOut(1)
+		_, stop := start(t, testConfig(), src, c)
+		defer stop()
+		until(t, "done", func() bool { return src.Acked() == 1 })
+		want := []packets.User{{Key: "hg-id", Value: "far/9/77"}, {Key: "b", Value: "1"}}
+		if got := c.received()[0].Properties.User; !slices.Equal(got, want) {
+			t.Errorf("user properties %v, want %v", got, want)
+		}
+	})
+}
+
 // A QoS 0 route needs no answers, and keeps its place among others.
 func TestQoS0Route(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

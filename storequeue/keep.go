@@ -86,6 +86,9 @@ func (q *Queue) flushCursors() error {
 			if err := putFact(tx, bucketCursors, k, key(m.to)); err != nil {
 				return err
 			}
+			if err := forgetRemovals(tx, m.r.id, m.to); err != nil {
+				return err
+			}
 		}
 		return putFact(tx, bucketMeta, keyCommitted, key(committed))
 	})
@@ -95,6 +98,7 @@ func (q *Queue) flushCursors() error {
 	for _, m := range all {
 		m.r.mu.Lock()
 		m.r.flushed = max(m.r.flushed, m.to)
+		m.r.trimRemoved()
 		m.r.mu.Unlock()
 	}
 	return nil

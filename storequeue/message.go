@@ -12,6 +12,7 @@ type Message struct {
 	QoS     byte   // 0, 1 or 2, as published
 	Retain  bool   // as published
 	From    string // the identity that published it; access rules may ask again about it
+	Origin  string // the hg-id under which another gateway took it; empty: it was taken here
 
 	Expires         time.Time // zero: never; millisecond resolution
 	ContentType     string

@@ -199,7 +199,7 @@ func (q *Queue) openReaders() error {
 			return err
 		}
 	}
-	return nil
+	return q.openRemovals()
 }
 
 func (q *Queue) countWaiting(s *segment) error {

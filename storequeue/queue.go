@@ -38,6 +38,10 @@ type Config struct {
 	// quick. Nil: nobody; it is logged anyway.
 	Lost func(Loss)
 
+	// Match says whether a topic filter takes a topic: Remove needs it for filters,
+	// and Open where some were removed so. It must be safe for concurrent use.
+	Match func(filter, topic string) bool
+
 	// Committed is told of each commit: how many messages, and how long it took.
 	// The committer calls it; it must be quick. Nil: nobody.
 	Committed func(messages int, took time.Duration)

@@ -19,6 +19,9 @@ type Reader struct {
 	durable bool
 	wake    chan struct{} // room for one
 
+	reading sync.Mutex // covers held; held over reading what is given out
+	held    bool       // Remove is counting: nothing is given out
+
 	mu      sync.Mutex // covers the fields below; held for moments only
 	acked   uint64     // done up to here
 	flushed uint64     // acked, as state.db has it
@@ -29,6 +32,8 @@ type Reader struct {
 	handed  []handed   // returned by Next, not acked, rising
 	ahead   ahead      // of the newest of those that wait
 	gone    bool       // forgotten
+
+	removed []removal // what stands in the log and is not for r any more; never changed in place
 }
 
 type handed struct {
@@ -110,19 +115,42 @@ func (r *Reader) Poll(after uint64, limit int) ([]Message, error) {
 	return r.read(context.Background(), after, limit)
 }
 
+// Peek is Poll that gives nothing out: it may run beside Next, and reads again
+// what Next has returned. Removed messages are not seen.
+func (r *Reader) Peek(after uint64, limit int) ([]Message, error) {
+	found, err := r.collect(context.Background(), after, limit)
+	return found.msgs, err
+}
+
 func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if r.held {
+		return nil, nil
+	}
+	found, err := r.collect(ctx, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	r.hand(after, &found)
+	return found.msgs, nil
+}
+
+func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, error) {
 	r.mu.Lock()
 	newest, gone, waiting := r.newest, r.gone, int(r.waiting)
 	seqs, known := r.ahead.next(after, limit)
+	removed := r.removed
 	r.mu.Unlock()
 	if gone {
-		return nil, ErrClosed
+		return haul{}, ErrClosed
 	}
 	if newest <= after {
-		return nil, nil
+		return haul{}, nil
 	}
 	n := min(limit, waiting)
-	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
+	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n), removed: removed}
+	known = known && len(removed) == 0 // of what was removed, there may be more than limit
 	for _, s := range r.q.segmentsWith(r.id, after) {
 		err := s.view(func(tx *bbolt.Tx) error {
 			if known {
@@ -138,16 +166,14 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 		case errors.Is(err, berrors.ErrDatabaseNotOpen) && !r.q.isClosed():
 			continue // unlinked meanwhile: acknowledged by everybody, this reader too
 		case errors.Is(err, berrors.ErrDatabaseNotOpen):
-			return nil, ErrClosed
+			return haul{}, ErrClosed
 		case err != nil && len(found.msgs) == 0:
-			return nil, err
+			return haul{}, err
 		case err != nil || found.full() || ctx.Err() != nil:
-			r.hand(after, &found)
-			return found.msgs, nil
+			return found, nil
 		}
 	}
-	r.hand(after, &found)
-	return found.msgs, nil
+	return found, nil
 }
 
 // A haul is what one read brings.
@@ -160,6 +186,8 @@ type haul struct {
 	sizes  []int   // of their records
 	bytes  int     // together
 	last   Message // what the last one had in common with the next
+
+	removed []removal // of r
 }
 
 func (h *haul) full() bool { return len(h.msgs) >= h.limit || h.bytes >= maxNextBytes }
@@ -177,6 +205,9 @@ func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
 		return false, err
 	}
 	h.last.Topic, h.last.From = m.Topic, m.From
+	if h.r.isRemoved(h.removed, seq, &m) {
+		return true, nil
+	}
 	h.marks = append(h.marks, mark)
 	m.Seq, m.For = seq, h.marks[len(h.marks)-1:len(h.marks):len(h.marks)]
 	if m.Note != nil && !leads(body, h.r.id) {
@@ -375,6 +406,9 @@ func (q *Queue) Forget(r *Reader, changes ...Change) error {
 				return err
 			}
 			if err := tx.Bucket(bucketReaders).Delete([]byte(r.name)); err != nil {
+				return err
+			}
+			if err := forgetRemovals(tx, r.id, ^uint64(0)); err != nil {
 				return err
 			}
 			return tx.Bucket(bucketCursors).Delete(key(uint64(r.id)))

@@ -10,12 +10,14 @@ import (
 	"time"
 )
 
-// A record is a message at rest, version 1, or 2 if it has a note:
+// A record is a message at rest, version 1, or 2 if it has a note, or 3 if it
+// has an origin:
 //
 //	version  1 byte
-//	flags    1 byte: 0-1 QoS, 2 retain, 3 text, 4 expires, 5 correlation data
+//	flags    1 byte: 0-1 QoS, 2 retain, 3 text, 4 expires, 5 correlation data, 6 note in version 3
 //	marks    uvarint n, then n times: uvarint reader, byte QoS, byte flags
-//	note     uvarint length, bytes; version 2 only
+//	note     uvarint length, bytes; in version 2, and in 3 if flagged
+//	origin   uvarint length, bytes; version 3 only
 //	time     8 bytes, Unix milliseconds
 //	expires  8 bytes, if flagged
 //	topic, from, content type, response topic: uvarint length, bytes
@@ -27,8 +29,9 @@ import (
 // Epoch and sequence are not stored again: they are the place where the record
 // lies, so a record that was moved does not verify.
 const (
-	recordVersion = 1
-	recordNoted   = 2
+	recordVersion  = 1
+	recordNoted    = 2
+	recordImported = 3
 )
 
 const (
@@ -37,6 +40,7 @@ const (
 	flagText        = 1 << 3
 	flagExpires     = 1 << 4
 	flagCorrelation = 1 << 5
+	flagNote        = 1 << 6
 )
 
 const sumSize = 4
@@ -64,7 +68,13 @@ func appendBody(dst []byte, m *Message) []byte {
 		flags |= flagCorrelation
 	}
 	version := byte(recordVersion)
-	if m.Note != nil {
+	switch {
+	case m.Origin != "":
+		version = recordImported
+		if m.Note != nil {
+			flags |= flagNote
+		}
+	case m.Note != nil:
 		version = recordNoted
 	}
 	dst = append(dst, version, flags)
@@ -75,6 +85,9 @@ func appendBody(dst []byte, m *Message) []byte {
 	}
 	if m.Note != nil {
 		dst = appendString(dst, m.Note)
+	}
+	if version == recordImported {
+		dst = appendString(dst, m.Origin)
 	}
 	dst = binary.BigEndian.AppendUint64(dst, uint64(m.Time.UnixMilli()))
 	if flags&flagExpires != 0 {
@@ -93,6 +106,36 @@ func appendBody(dst []byte, m *Message) []byte {
 		dst = appendString(dst, p.Value)
 	}
 	return appendString(dst, m.Payload)
+}
+
+// AppendMessage puts m behind dst as it is written to disk and to files, without
+// its sequence, its note and whom it is for.
+func AppendMessage(dst []byte, m *Message) []byte {
+	bare := *m
+	bare.Note, bare.For = nil, nil
+	return appendBody(dst, &bare)
+}
+
+// DecodeMessage reads what AppendMessage wrote. It takes any bytes, and shares
+// none with the message.
+func DecodeMessage(b []byte) (Message, error) {
+	if err := knownVersion(b); err != nil {
+		return Message{}, err
+	}
+	m, err := decodeBody(b, &Message{})
+	m.Note = nil
+	return m, err
+}
+
+// knownVersion is nil for a body that decodeBody can be asked about.
+func knownVersion(body []byte) error {
+	switch {
+	case len(body) < 2:
+		return fmt.Errorf("%w: %d bytes", errRecord, len(body))
+	case body[0] < recordVersion || body[0] > recordImported:
+		return fmt.Errorf("record version %d is unknown to this program: use a newer one", body[0])
+	}
+	return nil
 }
 
 func appendString[S string | []byte](dst []byte, s S) []byte {
@@ -155,8 +198,11 @@ func decodeBody(body []byte, like *Message) (Message, error) {
 		c.mark()
 	}
 	c.b, c.at = append([]byte(nil), c.b[c.at:]...), 0
-	if body[0] == recordNoted {
+	if body[0] == recordNoted || body[0] == recordImported && flags&flagNote != 0 {
 		m.Note = c.bytes()
+	}
+	if body[0] == recordImported {
+		m.Origin = c.string()
 	}
 	m.Time = c.time()
 	if flags&flagExpires != 0 {

@@ -26,6 +26,8 @@ var recordTests = map[string]Message{
 	},
 	"noted":      {Time: time.UnixMilli(1), Topic: "t", Payload: []byte("x"), Note: []byte{1, 2}, For: []Mark{{7, 0, 0}, {8, 1, 0}}},
 	"empty note": {Time: time.UnixMilli(1), Topic: "t", Payload: []byte("x"), Note: []byte{}},
+	"imported":   {Time: time.UnixMilli(1), Topic: "t", Payload: []byte("x"), Origin: "gw/7/9", For: []Mark{{7, 0, 0}}},
+	"all of it":  {Time: time.UnixMilli(1), Topic: "t", Payload: []byte("x"), Origin: "gw/7/9", Note: []byte{}, Retain: true},
 }
 
 func TestRecordRoundTrip(t *testing.T) {
@@ -97,6 +99,28 @@ func FuzzDecodeBody(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A message that leaves the queue comes back without what was the queue's own.
+func TestEncodeDecode(t *testing.T) {
+	for name, m := range recordTests {
+		b := AppendMessage(nil, &m)
+		got, err := DecodeMessage(b)
+		m.Note, m.For, m.Seq = nil, nil, 0
+		if err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+		for n := range b {
+			if _, err := DecodeMessage(b[:n]); err == nil {
+				t.Errorf("%s: %d of %d bytes are a message", name, n, len(b))
+			}
+		}
+	}
+	newer := AppendMessage(nil, &Message{Topic: "t"})
+	newer[0] = recordImported + 1
+	if _, err := DecodeMessage(newer); err == nil {
+		t.Error("a record of a version to come was decoded")
+	}
 }
 
 // Checksums of records that are on disk already stay what they are.

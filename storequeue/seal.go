@@ -31,8 +31,8 @@ func (s seal) open(rec []byte, seq uint64) ([]byte, error) {
 	if sum(crc32.Checksum(body, castagnoli), s.epoch, seq) != binary.BigEndian.Uint32(tail) {
 		return nil, fmt.Errorf("%w: checksum differs", errRecord)
 	}
-	if body[0] != recordVersion && body[0] != recordNoted {
-		return nil, fmt.Errorf("record version %d is unknown to this program: use a newer one", body[0])
+	if err := knownVersion(body); err != nil {
+		return nil, err
 	}
 	return body, nil
 }
