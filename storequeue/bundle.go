@@ -24,15 +24,15 @@ const (
 // bundleHead is how many bytes stand before n records.
 func bundleHead(n int) int { return 2 + 2*n + sumSize }
 
-// appendBundle puts the records with these ends, the first of which begins at
+// appendBundle puts the records of these entries, the first of which begins at
 // start, behind dst.
 func appendBundle(dst, buf []byte, start int, entries []entry) []byte {
 	head := len(dst)
 	dst = append(dst, bundleMarker, byte(len(entries)))
 	at := start
 	for _, e := range entries {
-		dst = binary.BigEndian.AppendUint16(dst, uint16(e.end-at))
-		at = e.end
+		dst = binary.BigEndian.AppendUint16(dst, uint16(e.stored-at))
+		at = e.stored
 	}
 	dst = binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[head:], castagnoli))
 	return append(dst, buf[start:at]...)
@@ -41,7 +41,7 @@ func appendBundle(dst, buf []byte, start int, entries []entry) []byte {
 // bundled is how many of the first entries, whose records begin at start, go
 // under one key.
 func bundled(start int, entries []entry) (n int) {
-	for n < len(entries) && n < bundleMost && entries[n].end-start+bundleHead(n+1) <= bundleBytes {
+	for n < len(entries) && n < bundleMost && entries[n].stored-start+bundleHead(n+1) <= bundleBytes {
 		n++
 	}
 	return max(n, 1)

@@ -117,7 +117,7 @@ func FuzzValue(f *testing.F) {
 		m := note(i)
 		b.add(&m, nil)
 	}
-	seal{1}.close(&b, 1)
+	seal{epoch: 1}.close(&b, 1)
 	f.Add(appendBundle(nil, b.buf, 0, b.entries))
 	f.Add([]byte{bundleMarker, 2, 0, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -127,7 +127,7 @@ func FuzzValue(f *testing.F) {
 		}
 		size := 0
 		for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
-			seal{1}.open(rec, seq)
+			seal{epoch: 1}.open(rec, seq)
 			size += len(rec)
 		}
 		if v.seq != 301 || size > len(data) {

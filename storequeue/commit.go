@@ -22,13 +22,16 @@ const (
 type batch struct {
 	buf     []byte
 	entries []entry
-	bundles []byte // of the records in buf, while they are written
+	sealed  []byte // the records, if they are encrypted
+	place   []byte // of the record that is being sealed
+	bundles []byte // of the records, while they are written
 }
 
 type entry struct {
-	end  int    // of the record in buf, checksum included
-	sum  uint32 // of the body
-	done func(uint64, error)
+	end    int    // of the body in buf, room for the checksum included
+	stored int    // of the record, as it is written
+	sum    uint32 // of the body
+	done   func(uint64, error)
 }
 
 func (b *batch) full() bool { return len(b.entries) >= maxBatch || len(b.buf) >= maxBatchBytes }
@@ -44,9 +47,9 @@ func (b *batch) add(m *Message, done func(uint64, error)) {
 
 func (b *batch) reset() {
 	clear(b.entries)
-	b.buf, b.bundles, b.entries = b.buf[:0], b.bundles[:0], b.entries[:0]
+	b.buf, b.sealed, b.bundles, b.entries = b.buf[:0], b.sealed[:0], b.bundles[:0], b.entries[:0]
 	if cap(b.buf) > 2*maxBatchBytes { // after one giant message
-		b.buf = nil
+		b.buf, b.sealed = nil, nil
 	}
 }
 
@@ -185,17 +188,17 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 	return 0, q.Err()
 }
 
-// put stores consecutive records, the first of which is that of first and
-// begins at start. Its bytes must stay until the transaction ends.
-func (b *batch) put(records *bbolt.Bucket, first uint64, start int, left []entry) error {
+// put stores consecutive records out of buf, the first of which is that of
+// first and begins at start. Its bytes must stay until the transaction ends.
+func (b *batch) put(records *bbolt.Bucket, buf []byte, first uint64, start int, left []entry) error {
 	seq := first - 1
 	for len(left) > 0 {
 		n := bundled(start, left)
-		end := left[n-1].end
-		data := b.buf[start:end]
+		end := left[n-1].stored
+		data := buf[start:end]
 		if n > 1 {
 			at := len(b.bundles)
-			b.bundles = appendBundle(b.bundles, b.buf, start, left[:n])
+			b.bundles = appendBundle(b.bundles, buf, start, left[:n])
 			data = b.bundles[at:]
 		}
 		seq += uint64(n)
@@ -212,8 +215,11 @@ func (q *Queue) write(s *segment, b *batch, first uint64) error {
 	err := s.commit(func(tx *bbolt.Tx) error {
 		records := tx.Bucket(bucketRecords)
 		records.FillPercent = 1.0 // keys only grow
-		s.seal.close(b, first)
-		return b.put(records, first, 0, b.entries)
+		buf, err := s.seal.close(b, first)
+		if err != nil {
+			return err
+		}
+		return b.put(records, buf, first, 0, b.entries)
 	})
 	if err == nil {
 		err = s.measure() // a transaction does not know its own size before its commit
@@ -256,18 +262,28 @@ func (q *Queue) account(s *segment, b *batch, first uint64) {
 }
 
 // activeSegment returns the segment to write to, after starting a new one when
-// the last is full.
+// the last is full or encrypted with another key.
 func (q *Queue) activeSegment() (*segment, error) {
 	q.segMu.RLock()
 	s := q.segments[len(q.segments)-1]
 	q.segMu.RUnlock()
-	if !s.sealed && (s.last < s.first || s.bytes.Load() < q.cfg.SegmentSize) { // only this goroutine changes them
+	empty := s.last < s.first // only this goroutine changes it
+	if fits := s.seal.key == q.state.current(); !s.sealed && fits && (empty || s.bytes.Load() < q.cfg.SegmentSize) {
 		return s, nil
 	}
-	if err := q.seal(s); err != nil {
+	if !empty {
+		if err := q.seal(s); err != nil {
+			return s, err
+		}
+	}
+	if err := q.beginSpan(s.last + 1); err != nil {
 		return s, err
 	}
-	n, err := createSegment(q.dir, q.state.sealOf(s.last+1), s.last+1)
+	with, err := q.state.sealOf(s.last + 1)
+	if err != nil {
+		return s, err
+	}
+	n, err := createSegment(q.dir, with, s.last+1)
 	if err == nil {
 		err = n.openForWriting(q.mmapSize())
 	}
@@ -278,8 +294,15 @@ func (q *Queue) activeSegment() (*segment, error) {
 		return s, errors.Join(err, n.close())
 	}
 	q.segMu.Lock()
+	if empty { // n has taken its name
+		q.segments = q.segments[:len(q.segments)-1]
+		err = s.close()
+	}
 	q.segments = append(q.segments, n)
 	q.segMu.Unlock()
+	if err != nil {
+		return s, err
+	}
 	q.state.dirty() // what nobody needs of the sealed one may go
 	return n, nil
 }

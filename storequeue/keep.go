@@ -77,7 +77,11 @@ func (q *Queue) flushCursors() error {
 	err := q.update(func(tx *bbolt.Tx) error {
 		for _, m := range all {
 			k := key(uint64(m.r.id))
-			if !bytes.Equal(fact(tx, bucketReaders, []byte(m.r.name)), k) {
+			id, err := q.state.keys.vault.get(tx, bucketReaders, m.r.name)
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(id, k) {
 				continue // forgotten meanwhile
 			}
 			if number(fact(tx, bucketCursors, k)) >= m.to {
@@ -129,7 +133,7 @@ func (q *Queue) unlinkSegments() error {
 	if len(gone) == 0 {
 		return nil
 	}
-	return errors.Join(append(errs, syncPath(q.dir))...)
+	return errors.Join(append(errs, syncPath(q.dir), q.dropKeys())...)
 }
 
 // anyNeeds wants segMu held.

@@ -154,6 +154,7 @@ func (m *meta) look(f *os.File, with seal, first uint64) (newest uint64, bad int
 // behind the last of them and how many do not verify.
 func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err error) {
 	next = s.first
+	with := s.seal.again()
 	err = records.each(p, func(k, data []byte) error {
 		last := number(k)
 		v, err := openValue(last, data)
@@ -165,7 +166,7 @@ func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err 
 			if seq != next && (!s.sparse.Load() || seq < next) {
 				return fmt.Errorf("%w: record %d is where %d was expected", errTorn, seq, next)
 			}
-			body, err := s.seal.open(rec, seq)
+			body, err := with.open(rec, seq)
 			if err != nil {
 				bad++
 			} else {

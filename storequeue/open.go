@@ -22,15 +22,19 @@ func (q *Queue) open() error {
 		if q.cfg.MustExist {
 			return fmt.Errorf("%w: put its folder back from a backup", ErrMissing)
 		}
-		if err := create(q.dir); err != nil {
+		if err := create(q.dir, &q.cfg); err != nil {
 			return err
 		}
 	}
-	if q.state, err = openState(q.dir); err != nil {
+	if q.state, err = openState(q.dir, q.cfg); err != nil {
 		return err
 	}
+	q.badFacts(q.state.bad)
 	if err = q.openSegments(); err == nil {
 		err = q.openReaders()
+	}
+	if err == nil {
+		err = q.dropKeys()
 	}
 	if err != nil {
 		q.closeFiles()
@@ -85,7 +89,14 @@ func hasRecords(path string) (bool, error) {
 // create makes an empty queue. state.db comes last: without it the folder
 // counts as empty, so a power cut on the way leaves nothing that looks like a
 // queue.
-func create(dir string) error {
+func create(dir string, cfg *Config) error {
+	var r *ring
+	if cfg.Encrypt {
+		var err error
+		if r, err = newRing(1).turnOn(cfg.Key); err != nil {
+			return err
+		}
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -93,14 +104,19 @@ func create(dir string) error {
 		return err
 	}
 	var b [8]byte
-	rand.Read(b[:])                              // never fails
-	epoch := binary.BigEndian.Uint64(b[:]) >> 16 // 48 bits: short enough for people, unique enough for a site
-	if _, err := createSegment(dir, seal{epoch: epoch}, 1); err != nil {
+	rand.Read(b[:])                                                      // never fails
+	epoch := binary.BigEndian.Uint64(b[:]) >> 16                         // 48 bits: short enough for people, unique enough for a site
+	if _, err := createSegment(dir, seal{epoch: epoch}, 1); err != nil { // without a record: any seal will do
 		return err
 	}
 	return createBolt(filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketReaders, bucketCursors} {
 			if _, err := tx.CreateBucket(name); err != nil {
+				return err
+			}
+		}
+		if r != nil {
+			if err := errors.Join(r.admit(tx, epoch, cfg.Key), r.put(tx, epoch)); err != nil {
 				return err
 			}
 		}
@@ -119,13 +135,17 @@ func (q *Queue) openSegments() error {
 	}
 	for i, first := range firsts {
 		path := segmentPath(q.dir, first)
+		with, err := q.state.sealOf(first)
+		if err != nil {
+			return err
+		}
 		if i == len(firsts)-1 {
 			// A process that was killed may have left its last commit to the system's
 			// cache. What is read from here on counts as being on disk.
 			if err := syncPath(path); err != nil {
 				return fmt.Errorf("sync %s: %w", path, err)
 			}
-			taken, err := takeBack(path, q.state.sealOf(first), first, q.state.known)
+			taken, err := takeBack(path, with, first, q.state.known)
 			if err != nil {
 				return fmt.Errorf("take back the last commit of %s: %w", path, err)
 			}
@@ -133,7 +153,7 @@ func (q *Queue) openSegments() error {
 				q.log.Warn("the last commit was cut off and is taken back: nothing in it was acknowledged", "segment", path)
 			}
 		}
-		s, err := openSegment(path, q.state.sealOf(first))
+		s, err := openSegment(path, with)
 		if err != nil {
 			return fmt.Errorf("%w: %w; put that file back from a backup", ErrDamaged, err)
 		}
@@ -180,12 +200,12 @@ func (q *Queue) listSegments() (firsts []uint64, err error) {
 // openReaders restores the durable readers and counts what waits for them.
 func (q *Queue) openReaders() error {
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		return eachFact(tx, bucketReaders, func(name, id []byte) error {
+		return q.state.keys.vault.each(tx, bucketReaders, func(name string, id []byte) error {
 			at := number(fact(tx, bucketCursors, id))
 			if at > q.committed.Load() {
 				return fmt.Errorf("reader %s is at %d, but the log ends at %d: the newest segment is missing; put it back", name, at, q.committed.Load())
 			}
-			r := newReader(q, ReaderID(number(id)), string(name), at)
+			r := newReader(q, ReaderID(number(id)), name, at)
 			r.durable = true
 			q.readers[r.id], q.names[r.name] = r, r
 			return nil

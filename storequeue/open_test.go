@@ -66,7 +66,7 @@ func TestLeftoversOfACreation(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := createSegment(dir, seal{7}, 1); err != nil { // power went before state.db
+	if _, err := createSegment(dir, seal{epoch: 7}, 1); err != nil { // power went before state.db
 		t.Fatal(err)
 	}
 	q := openTest(t, dir, Config{})

@@ -18,6 +18,7 @@ var (
 	ErrClosed  = errors.New("queue is closed")                                     // nothing was stored
 	ErrFailed  = errors.New("queue cannot commit")                                 // the disk failed: end the process, never retry
 	ErrDamaged = errors.New("the queue is damaged")                                // Open: put back from a backup what it names
+	ErrKey     = errors.New("the queue's key does not fit")                        // Open: nothing was touched
 	ErrMissing = errors.New("the queue that belongs to this gateway is not there") // Open with MustExist
 )
 
@@ -26,6 +27,8 @@ type Config struct {
 	SegmentSize int64        // bytes of a segment file from which the next one begins; default 48 MiB, so that with its last commit it stays under 64 MiB
 	MaxSize     int64        // bytes of disk; default 2 GiB; beyond it Submit answers ErrFull
 	MinFree     int64        // bytes to leave free on the disk; default none
+	Encrypt     bool         // what is written from now on is encrypted; needs Key
+	Key         Key          // the master key of what is encrypted, or is to be
 	MustExist   bool         // a missing queue is ErrMissing instead of a fresh start
 	Logger      *slog.Logger // default: discard
 

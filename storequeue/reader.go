@@ -282,7 +282,7 @@ func (r *Reader) advance(seq uint64) bool {
 func (r *Reader) Checkpoint(seq uint64, changes ...Change) error {
 	seq = max(min(seq, r.q.committed.Load()), r.Acked())
 	err := r.q.update(func(tx *bbolt.Tx) error {
-		if err := apply(tx, changes); err != nil {
+		if err := r.q.state.apply(tx, changes); err != nil {
 			return err
 		}
 		return putFact(tx, bucketCursors, key(uint64(r.id)), key(seq))
@@ -348,7 +348,7 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 	var id ReaderID
 	start := q.committed.Load()
 	err := q.update(func(tx *bbolt.Tx) error {
-		if err := apply(tx, changes); err != nil {
+		if err := q.state.apply(tx, changes); err != nil {
 			return err
 		}
 		id = ReaderID(number(fact(tx, bucketMeta, keyLastReader))) + 1
@@ -358,7 +358,7 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 		if err := putFact(tx, bucketMeta, keyLastReader, key(uint64(id))); err != nil {
 			return err
 		}
-		if err := putFact(tx, bucketReaders, []byte(name), key(uint64(id))); err != nil {
+		if err := q.state.keys.vault.put(tx, bucketReaders, name, key(uint64(id))); err != nil {
 			return err
 		}
 		return putFact(tx, bucketCursors, key(uint64(id)), key(start))
@@ -402,10 +402,10 @@ func newReader(q *Queue, id ReaderID, name string, at uint64) *Reader {
 func (q *Queue) Forget(r *Reader, changes ...Change) error {
 	if r.durable {
 		err := q.update(func(tx *bbolt.Tx) error {
-			if err := apply(tx, changes); err != nil {
+			if err := q.state.apply(tx, changes); err != nil {
 				return err
 			}
-			if err := tx.Bucket(bucketReaders).Delete([]byte(r.name)); err != nil {
+			if err := q.state.keys.vault.delete(tx, bucketReaders, r.name); err != nil {
 				return err
 			}
 			if err := forgetRemovals(tx, r.id, ^uint64(0)); err != nil {

@@ -33,7 +33,7 @@ var recordTests = map[string]Message{
 func TestRecordRoundTrip(t *testing.T) {
 	for name, m := range recordTests {
 		rec := sealed(&m, 7, 9)
-		body, err := (seal{7}).open(rec, 9)
+		body, err := (seal{epoch: 7}).open(rec, 9)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -55,20 +55,20 @@ func TestRecordDamage(t *testing.T) {
 	rec := sealed(&m, 7, 9)
 	for bit := range len(rec) * 8 {
 		rec[bit/8] ^= 1 << (bit % 8)
-		if _, err := (seal{7}).open(rec, 9); err == nil {
+		if _, err := (seal{epoch: 7}).open(rec, 9); err == nil {
 			t.Fatalf("bit %d flipped: not noticed", bit)
 		}
 		rec[bit/8] ^= 1 << (bit % 8)
 	}
 	for n := range rec {
-		if _, err := (seal{7}).open(rec[:n], 9); err == nil {
+		if _, err := (seal{epoch: 7}).open(rec[:n], 9); err == nil {
 			t.Fatalf("cut to %d bytes: not noticed", n)
 		}
 	}
-	if _, err := (seal{7}).open(rec, 10); err == nil {
+	if _, err := (seal{epoch: 7}).open(rec, 10); err == nil {
 		t.Error("moved to another sequence: not noticed")
 	}
-	if _, err := (seal{8}).open(rec, 9); err == nil {
+	if _, err := (seal{epoch: 8}).open(rec, 9); err == nil {
 		t.Error("moved to another log: not noticed")
 	}
 }

@@ -202,7 +202,7 @@ func (r *Reader) storeRemoval(t *tally, changes func(Loss) []Change) error {
 	return r.q.update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(bucketRemoved)
 		if err == nil {
-			err = apply(tx, more)
+			err = r.q.state.apply(tx, more)
 		}
 		if err != nil {
 			return err

@@ -15,6 +15,7 @@ const rewriteBytes = 1 << 20
 type rewriter struct {
 	db   *bbolt.DB
 	made *segment
+	with seal
 	next uint64 // the lowest sequence that may come
 	b    batch
 	runs []run // of consecutive records, in b
@@ -33,7 +34,7 @@ func buildSegment(tmp string, with seal, first, last uint64, each func(put func(
 	s := &segment{path: tmp, first: first, last: last, seal: with, sealed: true, marks: map[ReaderID]markCount{}}
 	s.sparse.Store(true)
 	err := buildBolt(tmp, func(db *bbolt.DB) error {
-		w := &rewriter{db: db, made: s, next: first}
+		w := &rewriter{db: db, made: s, with: with.again(), next: first}
 		err := db.Update(s.begin)
 		if err == nil {
 			err = each(w.put)
@@ -80,7 +81,7 @@ func (w *rewriter) put(seq uint64, rec []byte) error {
 	if seq < w.next || seq > w.made.last {
 		return fmt.Errorf("record %d is not between %d and %d", seq, w.next, w.made.last)
 	}
-	body, err := w.made.seal.open(rec, seq)
+	body, err := w.with.open(rec, seq)
 	if err != nil {
 		return fmt.Errorf("record %d: %w", seq, err)
 	}
@@ -91,7 +92,7 @@ func (w *rewriter) put(seq uint64, rec []byte) error {
 		w.runs = append(w.runs, run{first: seq, start: len(w.b.buf), entry: len(w.b.entries)})
 	}
 	w.b.buf = append(w.b.buf, rec...)
-	w.b.entries = append(w.b.entries, entry{end: len(w.b.buf)})
+	w.b.entries = append(w.b.entries, entry{stored: len(w.b.buf)})
 	w.next = seq + 1
 	if len(w.b.buf) < rewriteBytes {
 		return nil
@@ -109,7 +110,7 @@ func (w *rewriter) flush() error {
 			if i+1 < len(w.runs) {
 				end = w.runs[i+1].entry
 			}
-			if err := w.b.put(records, r.first, r.start, w.b.entries[r.entry:end]); err != nil {
+			if err := w.b.put(records, w.b.buf, r.first, r.start, w.b.entries[r.entry:end]); err != nil {
 				return err
 			}
 		}

@@ -16,7 +16,7 @@ func (s *segment) scan(records *bbolt.Bucket, from uint64, fn func(seq uint64, b
 // scanOver is scan that asks bad about a record that is not what was written:
 // nil goes on behind it.
 func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
-	c := records.Cursor()
+	c, with := records.Cursor(), s.seal.again()
 	behind := from // what lay under the last key
 	for k, data := c.Seek(key(from)); k != nil; k, data = c.Next() {
 		last := number(k)
@@ -27,7 +27,7 @@ func (s *segment) scanOver(records *bbolt.Bucket, from uint64, fn func(uint64, [
 			}
 		}
 		behind = last + 1
-		more, err := s.scanValue(&v, from, fn, bad)
+		more, err := with.scanValue(&v, from, fn, bad)
 		if err != nil || !more {
 			return err
 		}
@@ -45,7 +45,7 @@ func (s *segment) begins(last uint64, bundle []byte) uint64 {
 	return last - min(last, n) + 1
 }
 
-func (s *segment) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
+func (s seal) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
 	for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
 		if seq < from {
 			continue
@@ -58,9 +58,9 @@ func (s *segment) scanValue(v *value, from uint64, fn func(uint64, []byte) (bool
 }
 
 // show verifies one record.
-func (s *segment) show(seq uint64, rec []byte, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
+func (s seal) show(seq uint64, rec []byte, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) (more bool, err error) {
 	more = true
-	body, err := s.seal.open(rec, seq)
+	body, err := s.open(rec, seq)
 	if err == nil {
 		more, err = fn(seq, body)
 	}
@@ -73,7 +73,7 @@ func (s *segment) show(seq uint64, rec []byte, fn func(uint64, []byte) (bool, er
 // pick is scanOver for the records with these sequences, which rise. Those that
 // are not here are left out.
 func (s *segment) pick(records *bbolt.Bucket, seqs []uint64, fn func(uint64, []byte) (bool, error), bad func(uint64, error) error) error {
-	c := records.Cursor()
+	c, with := records.Cursor(), s.seal.again()
 	var v value
 	var damaged error // of what lies under the key last
 	first, _ := slices.BinarySearch(seqs, s.first)
@@ -98,7 +98,7 @@ func (s *segment) pick(records *bbolt.Bucket, seqs []uint64, fn func(uint64, []b
 		if damaged != nil {
 			err = bad(seq, damaged)
 		} else if rec, ok := v.skipTo(seq); ok {
-			more, err = s.show(seq, rec, fn, bad)
+			more, err = with.show(seq, rec, fn, bad)
 		}
 		if err != nil || !more {
 			return err

@@ -19,6 +19,8 @@ type state struct {
 	newest uint64        // first sequence of the newest segment, as of Open
 	known  uint64        // a sequence that was committed, as of Open: a lower bound
 	nudge  chan struct{} // room for one: told twice is harmless
+	keys   keys
+	bad    int // values that were not what was written when state.db was made anew
 
 	turn sync.Mutex // held over a commit, like bbolt's own lock; covers the results of those who wait
 	mu   sync.Mutex // covers next; held for moments
@@ -51,25 +53,48 @@ var (
 	keyCommitted  = []byte("committed")      // newest sequence when cursors were last written
 )
 
-func openState(dir string) (*state, error) {
+// openState changes nothing unless it opens. Then it brings the ring to what is
+// configured.
+func openState(dir string, cfg Config) (*state, error) {
 	s := &state{nudge: make(chan struct{}, 1)}
 	path := filepath.Join(dir, stateFile)
 	if err := syncPath(path); err != nil { // what a killed process left to the system's cache
 		return nil, fmt.Errorf("sync %s: %w", path, err)
 	}
+	masters := 0
 	err := guard(func() (err error) {
 		if err = s.openBolt(path); err != nil {
 			return err
 		}
-		return s.db.View(s.read)
+		return s.db.View(func(tx *bbolt.Tx) (err error) {
+			masters, err = s.read(tx, cfg.Key)
+			return err
+		})
 	})
-	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("open %s: another process has it open: stop it first", path)
+	if err == nil {
+		err = s.settle(dir, &cfg, masters)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: open %s: %w; put it back from a backup", ErrDamaged, path, err)
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.Is(err, berrors.ErrTimeout):
+		err = fmt.Errorf("open %s: another process has it open: stop it first", path)
+	case !errors.Is(err, ErrKey) && !isFull(err):
+		err = fmt.Errorf("%w: open %s: %w; put it back from a backup", ErrDamaged, path, err)
 	}
-	return s, nil
+	return nil, errors.Join(err, s.close())
+}
+
+// read takes what state.db says of the queue, and returns how many master keys
+// open it.
+func (s *state) read(tx *bbolt.Tx, master Key) (masters int, err error) {
+	s.epoch, s.newest = number(fact(tx, bucketMeta, keyEpoch)), number(fact(tx, bucketMeta, keyNewest))
+	s.known = number(fact(tx, bucketMeta, keyCommitted))
+	if s.keys.ring, masters, err = readRing(tx, s.epoch, master); err != nil {
+		return 0, err
+	}
+	s.keys.vault, err = newVault(s.epoch, s.keys.ring)
+	return masters, err
 }
 
 // openBolt opens state.db, in today's layout.
@@ -102,13 +127,6 @@ func (s *state) openBolt(path string) (err error) {
 	return err
 }
 
-// read takes what state.db says of the queue.
-func (s *state) read(tx *bbolt.Tx) error {
-	s.epoch, s.newest = number(fact(tx, bucketMeta, keyEpoch)), number(fact(tx, bucketMeta, keyNewest))
-	s.known = number(fact(tx, bucketMeta, keyCommitted))
-	return nil
-}
-
 func (s *state) close() error {
 	if s == nil || s.db == nil {
 		return nil
@@ -131,17 +149,17 @@ type Change struct {
 	Value       []byte
 }
 
-func apply(tx *bbolt.Tx, changes []Change) error {
+func (s *state) apply(tx *bbolt.Tx, changes []Change) error {
 	for _, c := range changes {
 		bucket := []byte(factPrefix + c.Bucket)
-		b, err := tx.CreateBucketIfNotExists(bucket)
-		if err != nil {
+		if _, err := tx.CreateBucketIfNotExists(bucket); err != nil {
 			return err
 		}
+		var err error
 		if c.Value == nil {
-			err = b.Delete([]byte(c.Key))
+			err = s.keys.vault.delete(tx, bucket, c.Key)
 		} else {
-			err = putFact(tx, bucket, []byte(c.Key), c.Value)
+			err = s.keys.vault.put(tx, bucket, c.Key, c.Value)
 		}
 		if err != nil {
 			return err
@@ -153,7 +171,7 @@ func apply(tx *bbolt.Tx, changes []Change) error {
 // SetState commits small facts that belong to the log's readers (sessions,
 // subscriptions, retained messages) beside the cursors. On disk when it returns.
 func (q *Queue) SetState(changes ...Change) error {
-	return q.update(func(tx *bbolt.Tx) error { return apply(tx, changes) })
+	return q.update(func(tx *bbolt.Tx) error { return q.state.apply(tx, changes) })
 }
 
 // update commits to state.db, together with whoever else waits for a commit: a
@@ -224,14 +242,37 @@ func (q *Queue) commitState(fn func(*bbolt.Tx) error) error {
 	return fmt.Errorf("write %s: %w", stateFile, err)
 }
 
-// State calls fn for each key of a bucket in key order, with copies. fn must
-// not call the queue.
+// State calls fn for each key of a bucket, in no order, with copies. A value
+// that is not what was written is left out, counted and told of. fn must not
+// call the queue.
 func (q *Queue) State(bucket string, fn func(key string, value []byte) error) error {
+	v, name, bad := &q.state.keys.vault, []byte(factPrefix+bucket), 0
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		return eachFact(tx, []byte(factPrefix+bucket), func(k, v []byte) error { return fn(string(k), append([]byte{}, v...)) })
+		return eachFact(tx, name, func(k, data []byte) error {
+			key, value, err := v.open(name, k, data)
+			if err != nil {
+				bad++
+				return nil
+			}
+			return fn(key, value)
+		})
 	})
+	q.badFacts(bad)
 	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return ErrClosed
 	}
 	return err
+}
+
+// badFacts tells of values in state.db that are not what was written.
+func (q *Queue) badFacts(n int) {
+	if n == 0 {
+		return
+	}
+	q.damaged.Add(uint64(n))
+	q.log.Error("values in "+stateFile+" are damaged and left out: retained messages or sessions are missing; check the disk", "count", n)
+	if q.cfg.Lost != nil {
+		at := now()
+		q.cfg.Lost(Loss{Reason: ReasonDamaged, Count: uint64(n), From: at, To: at})
+	}
 }

@@ -1,0 +1,256 @@
+package storequeue
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"go.etcd.io/bbolt"
+)
+
+// keys is what a queue is encrypted with.
+type keys struct {
+	vault vault
+
+	mu   sync.RWMutex // covers ring, whose contents do not change
+	ring *ring        // nil: nothing is encrypted
+}
+
+// Rekey gives the closed queue in dir a new master key and a new data key. When
+// it returns, both master keys open it, and what is in state.db is encrypted
+// anew; the first Open with the new one ends what the old one can do. What the
+// log holds already stays readable with the data keys it was written with.
+// Called again after a crash, with the same keys, it does no harm.
+func Rekey(dir string, old, next Key) error {
+	s, err := openState(dir, Config{Key: old, Encrypt: true})
+	if err != nil {
+		return fmt.Errorf("rekey queue %s: %w", dir, err)
+	}
+	err = s.rekey(dir, old, next)
+	if err = errors.Join(err, s.close()); err != nil {
+		return fmt.Errorf("rekey queue %s: %w", dir, err)
+	}
+	return nil
+}
+
+func (s *state) rekey(dir string, old, next Key) error {
+	if s.keys.ring == nil || s.keys.ring.current == 0 {
+		return fmt.Errorf("%w: it is not encrypted: set queue.encryption: true and start the gateway once", ErrKey)
+	}
+	r, err := s.keys.ring.turnOn(next)
+	if err != nil {
+		return err
+	}
+	return s.rewrite(dir, r, old, next)
+}
+
+// Fits reports whether a master key opens the queue in dir, and whether it is
+// the one that is to remain. A queue in which nothing is encrypted fits no key.
+func Fits(dir string, master Key) (opens, remains bool, err error) {
+	path := filepath.Join(dir, stateFile)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return false, false, nil
+	}
+	err = guard(func() error {
+		db, err := bbolt.Open(path, 0o600, boltOptions(0, true))
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return db.View(func(tx *bbolt.Tx) error {
+			meta := tx.Bucket(bucketMeta)
+			if meta == nil {
+				return errors.New("not a queue's state")
+			}
+			r, _, err := readRing(tx, number(fact(tx, bucketMeta, keyEpoch)), master)
+			if errors.Is(err, ErrKey) || r == nil && err == nil {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			id, err := master.id()
+			opens, remains = true, bytes.Equal(id, r.master)
+			return err
+		})
+	})
+	if err != nil {
+		err = fmt.Errorf("open %s: %w", path, err)
+	}
+	return opens, remains, err
+}
+
+// settle brings the ring to what is configured: encryption switched on or off,
+// or a change of the master key at its end.
+func (s *state) settle(dir string, cfg *Config, masters int) error {
+	r := s.keys.ring
+	id, err := cfg.Key.id()
+	if r != nil && err != nil {
+		return err
+	}
+	switch {
+	case cfg.Encrypt && (r == nil || r.current == 0):
+		if r == nil {
+			r = newRing(0)
+		}
+		if r, err = r.turnOn(cfg.Key); err != nil {
+			return err
+		}
+	case !cfg.Encrypt && r != nil && (r.current != 0 || r.state != 0):
+		r = r.clone()
+		r.current, r.state, r.master = 0, 0, id
+	case masters > 1 && bytes.Equal(id, r.master):
+		r = r.clone()
+		r.own = NewKey()
+	default: // also where the master key that is to remain is not in its place yet
+		return nil
+	}
+	return s.rewrite(dir, r, cfg.Key)
+}
+
+// rewrite makes state.db anew with another ring, opened by these master keys,
+// so that nothing of what it was before is left in its free pages.
+func (s *state) rewrite(dir string, r *ring, masters ...Key) error {
+	v, err := newVault(s.epoch, r)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, stateFile)
+	err = s.db.View(func(old *bbolt.Tx) error {
+		return createBolt(path, func(tx *bbolt.Tx) error {
+			if err := s.copyState(tx, old, &v); err != nil {
+				return err
+			}
+			for _, m := range masters {
+				if err := r.admit(tx, s.epoch, m); err != nil {
+					return err
+				}
+			}
+			return r.put(tx, s.epoch)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.db.Close(); err != nil {
+		return err
+	}
+	s.keys.ring, s.keys.vault = r, v
+	s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false))
+	return err
+}
+
+// copyState copies all but the ring; what the vault covers goes over into the
+// new one.
+func (s *state) copyState(tx, old *bbolt.Tx, v *vault) error {
+	return old.ForEach(func(name []byte, from *bbolt.Bucket) error {
+		if string(name) == string(bucketRing) {
+			return nil
+		}
+		to, err := tx.CreateBucket(name)
+		if err != nil {
+			return err
+		}
+		if !covered(name) {
+			return from.ForEach(to.Put)
+		}
+		return eachFact(old, name, func(k, data []byte) error {
+			plain, value, err := s.keys.vault.open(name, k, data)
+			if err != nil {
+				s.bad++
+				return nil // it says nothing to anybody any more
+			}
+			return v.put(tx, name, plain, value)
+		})
+	})
+}
+
+// covered says which buckets of state.db the vault is for.
+func covered(name []byte) bool {
+	return string(name) == string(bucketReaders) || strings.HasPrefix(string(name), factPrefix)
+}
+
+// sealOf is the seal of the segment that begins with the sequence first.
+func (s *state) sealOf(first uint64) (seal, error) {
+	s.keys.mu.RLock()
+	r := s.keys.ring
+	s.keys.mu.RUnlock()
+	id := r.keyOf(first)
+	if id == 0 {
+		return newSeal(s.epoch, first, 0, nil)
+	}
+	return newSeal(s.epoch, first, id, r.keys[id])
+}
+
+// current is the data key of new segments.
+func (s *state) current() uint32 {
+	s.keys.mu.RLock()
+	defer s.keys.mu.RUnlock()
+	if s.keys.ring == nil {
+		return 0
+	}
+	return s.keys.ring.current
+}
+
+// changeRing commits another ring, for the same master keys.
+func (q *Queue) changeRing(change func(*ring) bool) error {
+	k := &q.state.keys
+	k.mu.Lock() // held over a commit: nobody makes a seal meanwhile
+	defer k.mu.Unlock()
+	if k.ring == nil {
+		return nil
+	}
+	r := k.ring.clone()
+	if !change(r) {
+		return nil
+	}
+	if err := q.update(func(tx *bbolt.Tx) error { return r.put(tx, q.state.epoch) }); err != nil {
+		return err
+	}
+	k.ring = r
+	return nil
+}
+
+// beginSpan notes that the segments from a sequence on are encrypted with the
+// current data key.
+func (q *Queue) beginSpan(first uint64) error {
+	if q.state.current() == q.state.keyOf(first) {
+		return nil
+	}
+	return q.changeRing(func(r *ring) bool {
+		if n := len(r.spans) - 1; r.spans[n].from == first {
+			r.spans = r.spans[:n]
+		}
+		r.spans = append(r.spans, span{first, r.current})
+		return true
+	})
+}
+
+// dropKeys forgets the data keys of segments that are gone.
+func (q *Queue) dropKeys() error {
+	used := map[uint32]bool{}
+	q.segMu.RLock()
+	for _, s := range q.segments {
+		used[s.seal.key] = true
+	}
+	q.segMu.RUnlock()
+	return q.changeRing(func(r *ring) (some bool) {
+		for id := range r.keys {
+			if !used[id] && id != r.current && id != r.state {
+				delete(r.keys, id)
+				some = true
+			}
+		}
+		return some
+	})
+}
+
+func (s *state) keyOf(first uint64) uint32 {
+	s.keys.mu.RLock()
+	defer s.keys.mu.RUnlock()
+	return s.keys.ring.keyOf(first)
+}
