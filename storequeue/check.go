@@ -13,8 +13,10 @@ type Stats struct {
 	Bytes       int64  // disk used by segments
 	Segments    int
 	Commits     uint64
-	Refused     uint64 // messages answered with ErrFull
-	Damaged     uint64 // times a reader left out a damaged message
+	Refused     uint64   // messages answered with ErrFull
+	Damaged     uint64   // messages lost to damage, and times a reader left one out
+	Aside       []string // names of damaged files that were put aside
+	AsideBytes  int64    // what they take on the disk, on top of Bytes
 	Readers     []ReaderStats
 }
 
@@ -29,6 +31,7 @@ type ReaderStats struct {
 // Stats returns the numbers of this moment. Readers come in no order.
 func (q *Queue) Stats() Stats {
 	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Damaged: q.damaged.Load(), Bytes: q.diskBytes()}
+	st.Aside, st.AsideBytes = aside(q.dir)
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
 	st.Segments = len(q.segments)

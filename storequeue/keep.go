@@ -17,17 +17,20 @@ const flushEvery = 100 * time.Millisecond
 
 // keepLoop writes cursors and unlinks what nobody needs, until Close.
 func (q *Queue) keepLoop() {
-	pause := time.NewTimer(0)
+	pause, later := time.NewTimer(0), time.NewTimer(copyEvery)
 	defer pause.Stop()
+	defer later.Stop()
 	<-pause.C
 	for {
 		select {
 		case <-q.state.nudge:
+		case <-later.C:
 		case <-q.stop:
 			q.keep()
 			return
 		}
 		q.keep()
+		later.Reset(q.keepCopy())
 		pause.Reset(flushEvery)
 		select {
 		case <-pause.C:

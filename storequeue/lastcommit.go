@@ -1,6 +1,7 @@
 package storequeue
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,32 +33,67 @@ func stamp(tx *bbolt.Tx) error {
 // errTorn is what is wrong with a commit that did not get to the disk whole.
 var errTorn = errors.New("commit is not whole")
 
-// takeBack puts the newest segment where it was before its last commit if that
+// settle puts the newest segment where it was before its last commit if that
 // one is not whole and the one before it is, or has fewer records that do not
 // verify, and if that one goes up to the sequence known at least: what is known
 // to have been committed was not cut off, it was damaged. Any such damage it
-// leaves as it is.
-func takeBack(path string, with seal, first, known uint64) (taken bool, err error) {
+// leaves as it is. What no commit that counts consists of it wipes, so that no
+// search finds what was never acknowledged. It returns what the segment holds.
+func settle(path string, with seal, first, known uint64) (c content, taken bool, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return false, err
+		return content{}, false, err
 	}
 	defer f.Close()
-	last, before, ok := readMetas(f)
-	if !ok {
-		return false, nil
+	metas := readMetas(f)
+	if len(metas) == 0 {
+		return content{torn: errNoMeta}, false, nil
 	}
-	_, bad, torn := last.look(f, with, first)
-	if bad == 0 && torn == nil {
-		return false, nil
+	last := metas[0].look(f, with, first)
+	last.fallen = len(metas) < 2
+	if len(metas) < 2 {
+		return last, false, nil
 	}
-	if newest, less, err := before.look(f, with, first); err != nil || newest < known || torn == nil && less >= bad {
-		return false, nil
+	before := metas[1].look(f, with, first)
+	if last.bad == 0 && last.torn == nil {
+		return last, false, wipe(f, &last, &before)
 	}
-	if _, err = f.WriteAt(make([]byte, 4), last.at+metaMagic); err == nil {
-		err = f.Sync()
+	if before.torn != nil || before.newest < known || last.torn == nil && before.bad >= last.bad {
+		return last, false, nil
 	}
-	return err == nil, err
+	if err = wipe(f, &before, &before); err == nil {
+		err = metas[1].standIn(f, metas[0].at)
+	}
+	return before, err == nil, err
+}
+
+// wipe clears the pages that neither of two commits consists of.
+func wipe(f *os.File, last, before *content) error {
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	wiped := false
+	zero, page := make([]byte, last.size), make([]byte, last.size)
+	for id := uint64(2); int64(id) < fi.Size()/last.size; id++ {
+		if last.uses(id) || before.torn == nil && before.uses(id) {
+			continue
+		}
+		if _, err := f.ReadAt(page, int64(id)*last.size); err != nil {
+			return err
+		}
+		if bytes.Equal(page, zero) {
+			continue
+		}
+		wiped = true
+		if _, err := f.WriteAt(zero, int64(id)*last.size); err != nil {
+			return err
+		}
+	}
+	if !wiped {
+		return nil
+	}
+	return f.Sync()
 }
 
 // A meta is a meta page of bbolt: one commit.
@@ -70,6 +106,7 @@ type meta struct {
 // Where things are in a meta page, in bytes from its beginning.
 const (
 	metaMagic    = 16
+	metaVersion  = 20
 	metaPageSize = 24
 	metaRoot     = 32
 	metaFree     = 48
@@ -79,43 +116,137 @@ const (
 	metaEnd      = 80
 )
 
-// readMetas returns both meta pages; ok is false unless both are valid: else
-// bbolt goes by the one that is.
-func readMetas(f *os.File) (last, before meta, ok bool) {
-	for range 2 {
-		before, last = last, meta{at: last.pageSize}
-		var b [metaEnd]byte
-		if _, err := f.ReadAt(b[:], last.at); err != nil {
-			return last, before, false
-		}
-		sum := fnv.New64a()
-		sum.Write(b[metaMagic:metaChecksum])
-		if sum.Sum64() != binary.NativeEndian.Uint64(b[metaChecksum:]) {
-			return last, before, false
-		}
-		last.pageSize = int64(binary.NativeEndian.Uint32(b[metaPageSize:]))
-		last.root, last.free = binary.NativeEndian.Uint64(b[metaRoot:]), binary.NativeEndian.Uint64(b[metaFree:])
-		last.end, last.sequence = binary.NativeEndian.Uint64(b[metaPages:]), binary.NativeEndian.Uint64(b[metaTxID:])
+const (
+	boltMagic   = 0xED0CDAED
+	boltVersion = 2
+	minPageSize = 1 << 10 // of those that bbolt looks for
+	maxPageSize = minPageSize << 14
+)
+
+var errOneMeta = fmt.Errorf("%w: a meta page is not whole", errTorn)
+
+var errNoMeta = fmt.Errorf("%w: no meta page is whole", errTorn)
+
+// readMetas returns the meta pages that are valid, the newer one first: bbolt
+// goes by that.
+func readMetas(f *os.File) []meta {
+	var valid []meta
+	if m, ok := readMeta(f, 0); ok {
+		valid = append(valid, m)
 	}
-	if before.sequence > last.sequence {
-		last, before = before, last
+	for at := int64(minPageSize); at <= maxPageSize; at *= 2 {
+		m, ok := readMeta(f, at)
+		if ok && m.pageSize == at && (len(valid) == 0 || valid[0].pageSize == at && valid[0].sequence != m.sequence) {
+			valid = append(valid, m)
+			break
+		}
 	}
-	return last, before, true
+	if len(valid) == 2 && valid[0].sequence < valid[1].sequence {
+		valid[0], valid[1] = valid[1], valid[0]
+	}
+	return valid
 }
 
-// look returns the newest sequence of a commit and how many of its records do
-// not verify, or what is missing of it. It believes nothing that it reads.
-func (m *meta) look(f *os.File, with seal, first uint64) (newest uint64, bad int, err error) {
+func readMeta(f *os.File, at int64) (m meta, ok bool) {
+	var b [metaEnd]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		return m, false
+	}
+	if binary.NativeEndian.Uint64(b[:]) != min(uint64(at), 1) || binary.NativeEndian.Uint16(b[8:]) != pageMeta {
+		return m, false
+	}
+	if binary.NativeEndian.Uint32(b[metaMagic:]) != boltMagic || binary.NativeEndian.Uint32(b[metaVersion:]) != boltVersion ||
+		metaSum(&b) != binary.NativeEndian.Uint64(b[metaChecksum:]) {
+		return m, false
+	}
+	m.at, m.pageSize = at, int64(binary.NativeEndian.Uint32(b[metaPageSize:]))
+	m.root, m.free = binary.NativeEndian.Uint64(b[metaRoot:]), binary.NativeEndian.Uint64(b[metaFree:])
+	m.end, m.sequence = binary.NativeEndian.Uint64(b[metaPages:]), binary.NativeEndian.Uint64(b[metaTxID:])
+	return m, m.pageSize >= minPageSize && m.pageSize <= maxPageSize && m.pageSize&(m.pageSize-1) == 0
+}
+
+func metaSum(b *[metaEnd]byte) uint64 {
+	sum := fnv.New64a()
+	sum.Write(b[metaMagic:metaChecksum])
+	return sum.Sum64()
+}
+
+// standIn puts a copy of m, as one commit older, in the place of the meta page
+// of a later commit, which is thereby taken back: a file with one valid meta
+// page has lost its last commit.
+func (m *meta) standIn(f *os.File, at int64) error {
+	var b [metaEnd]byte
+	if _, err := f.ReadAt(b[:], m.at); err != nil {
+		return err
+	}
+	binary.NativeEndian.PutUint64(b[:], uint64(at/m.pageSize))
+	binary.NativeEndian.PutUint64(b[metaTxID:], m.sequence-1)
+	binary.NativeEndian.PutUint64(b[metaChecksum:], metaSum(&b))
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// content is what a commit holds.
+type content struct {
+	newest uint64 // sequence
+	bad    int    // records that do not verify
+	torn   error  // why it is not whole
+	fallen bool   // the file has no other commit: this one may have had a successor
+	facts  map[string][]byte
+	marks  map[ReaderID]markCount
+	size   int64 // of a page
+	pages  []byte
+}
+
+func (c *content) uses(page uint64) bool {
+	return page < uint64(len(c.pages)) && c.pages[page] == pageUsed
+}
+
+// look reads a commit. It believes nothing that it reads.
+func (m *meta) look(f *os.File, with seal, first uint64) (c content) {
+	c = content{size: m.pageSize, newest: first - 1}
+	p, records, info, err := m.buckets(f)
+	if err != nil {
+		c.torn = err
+		return c
+	}
+	c.pages = p.seen
+	if c.facts, c.torn = info.facts(p); c.torn != nil {
+		return c
+	}
+	found := &segment{first: first, seal: with, marks: map[ReaderID]markCount{}}
+	found.sparse.Store(c.facts[string(keySparse)] != nil)
+	next, bad, err := found.recount(p, &records)
+	c.bad, c.marks, c.newest = bad, found.marks, max(next-1, number(c.facts[string(keySparse)]))
+	found.last = c.newest
+	if err == nil && bad == 0 && !found.says(c.facts) {
+		err = fmt.Errorf("%w: it says something else of itself", errTorn)
+	}
+	if err == nil {
+		err = p.free(m.free)
+	}
+	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
+		err = fmt.Errorf("%w: parts of it are of another commit", errTorn)
+	}
+	c.torn = err
+	return c
+}
+
+// buckets returns the two of a segment.
+func (m *meta) buckets(f *os.File) (p *pages, records, info bucket, err error) {
 	fi, err := f.Stat()
 	if err != nil {
-		return 0, 0, err
+		return nil, records, info, err
 	}
-	if m.pageSize <= pageHeader || m.end > uint64(fi.Size()/m.pageSize) {
-		return 0, 0, errTorn
+	if m.end > uint64(fi.Size()/m.pageSize) {
+		return nil, records, info, fmt.Errorf("%w: the file is cut short", errTorn)
 	}
-	p := &pages{f: f, size: m.pageSize, seen: make([]bool, m.end)}
-	var records, info bucket
-	err = p.walk(m.root, func(name, value []byte) error {
+	p = &pages{f: f, size: m.pageSize, seen: make([]byte, m.end)}
+	n := 0
+	err = p.walk(m.root, elementBucket, func(name, value []byte) error {
+		n++
 		switch string(name) {
 		case string(bucketRecords):
 			return records.read(value)
@@ -124,30 +255,20 @@ func (m *meta) look(f *os.File, with seal, first uint64) (newest uint64, bad int
 		}
 		return errTorn
 	})
-	if err != nil {
-		return 0, 0, err
+	if err == nil && n != 2 {
+		err = fmt.Errorf("%w: not a segment", errTorn)
 	}
+	return p, records, info, err
+}
+
+// facts reads a bucket with little in it.
+func (b *bucket) facts(p *pages) (map[string][]byte, error) {
 	facts := map[string][]byte{}
-	err = info.each(p, func(k, v []byte) error {
-		facts[string(k)] = v
+	err := b.each(p, func(k, v []byte) error {
+		facts[string(k)] = bytes.Clone(v)
 		return nil
 	})
-	if err != nil {
-		return 0, 0, err
-	}
-	found := &segment{first: first, seal: with, marks: map[ReaderID]markCount{}}
-	found.sparse.Store(facts[string(keySparse)] != nil)
-	next, bad, err := found.recount(p, &records)
-	if err == nil && bad == 0 && !found.says(facts) {
-		err = errTorn
-	}
-	if err == nil {
-		err = p.free(m.free)
-	}
-	if err == nil && (info.sequence != m.sequence || next > first && records.sequence != next-1) {
-		err = errTorn
-	}
-	return max(next-1, number(facts[string(keySparse)])), bad, err
+	return facts, err
 }
 
 // recount notes whom the records of a commit are for, and returns the sequence
@@ -157,6 +278,9 @@ func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err 
 	with := s.seal.again()
 	err = records.each(p, func(k, data []byte) error {
 		last := number(k)
+		if len(k) != 8 || last < s.first {
+			return fmt.Errorf("%w: a key that is no sequence of it", errTorn)
+		}
 		v, err := openValue(last, data)
 		if err != nil { // it says no longer how many
 			bad++
@@ -167,6 +291,9 @@ func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err 
 				return fmt.Errorf("%w: record %d is where %d was expected", errTorn, seq, next)
 			}
 			body, err := with.open(rec, seq)
+			if errors.Is(err, errNewer) {
+				return err
+			}
 			if err != nil {
 				bad++
 			} else {
@@ -190,6 +317,9 @@ func (s *segment) says(facts map[string][]byte) bool {
 	if sealed == nil {
 		return sizes == nil
 	}
+	if sum := facts[string(keySum)]; sum != nil && !bytes.Equal(sum, sealSum(facts, s.last)) {
+		return false
+	}
 	said := &segment{marks: map[ReaderID]markCount{}}
 	if said.decodeMarks(sealed, sizes) != nil {
 		return false
@@ -203,26 +333,4 @@ func (s *segment) says(facts map[string][]byte) bool {
 		}
 	}
 	return len(said.marks) == len(s.marks)
-}
-
-// A bucket of bbolt: a tree of pages, or one small page in place.
-type bucket struct {
-	root, sequence uint64
-	inline         []byte
-}
-
-func (b *bucket) read(value []byte) error {
-	if len(value) < 16 {
-		return errTorn
-	}
-	b.root, b.sequence = binary.NativeEndian.Uint64(value), binary.NativeEndian.Uint64(value[8:])
-	b.inline = value[16:]
-	return nil
-}
-
-func (b *bucket) each(p *pages, leaf func(k, v []byte) error) error {
-	if b.root != 0 {
-		return p.walk(b.root, leaf)
-	}
-	return p.elements(b.inline, leaf)
 }

@@ -7,7 +7,7 @@ import "time"
 type Loss struct {
 	Reader   string // its name; empty: whom they were for cannot be read
 	Reason   Reason
-	Count    uint64
+	Count    uint64    // with ReasonDamaged at most: what lay before a reader's place cannot always be told from the rest
 	Topics   []string  // the first ten; empty where they cannot be read
 	From, To time.Time // when the first and the last of them were accepted, or, with ReasonDamaged, found
 }
@@ -22,4 +22,5 @@ const (
 	ReasonAge     Reason = "max_age"
 	ReasonExpired Reason = "expired" // at its publisher's wish
 	ReasonDamaged Reason = "damaged"
+	ReasonState   Reason = "state" // no message: readers, and what they keep, are as they were a minute earlier
 )

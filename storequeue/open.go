@@ -26,6 +26,10 @@ func (q *Queue) open() error {
 			return err
 		}
 	}
+	why, err := settleState(q.dir)
+	if err != nil {
+		return err
+	}
 	if q.state, err = openState(q.dir, q.cfg); err != nil {
 		return err
 	}
@@ -36,10 +40,22 @@ func (q *Queue) open() error {
 	if err == nil {
 		err = q.dropKeys()
 	}
+	if err == nil {
+		err = q.boundAside()
+	}
 	if err != nil {
 		q.closeFiles()
+		return err
 	}
-	return err
+	q.state.worthCopying() // it may be older than a change of keys
+	if why != nil {
+		q.log.Error(stateFile+" was damaged: its copy has taken its place; sessions and retained messages may be older, and messages may come again; check the disk",
+			"aside", stateFile+corruptSuffix, "error", why)
+		at := now()
+		q.announce(Loss{Reason: ReasonState, From: at, To: at})
+	}
+	q.tellWounds()
+	return nil
 }
 
 // isEmptyDir tells a queue from a place for one. A folder that a power cut
@@ -55,7 +71,7 @@ func isEmptyDir(dir string) (bool, error) {
 	}
 	var segments []string
 	for _, e := range entries {
-		if e.Name() == stateFile {
+		if e.Name() == stateFile || e.Name() == stateCopy {
 			return false, nil
 		}
 		if _, ok := parseSegment(e.Name()); ok {
@@ -70,19 +86,23 @@ func isEmptyDir(dir string) (bool, error) {
 	return true, nil
 }
 
-func hasRecords(path string) (bool, error) {
-	s := &segment{path: path}
-	defer s.close()
-	var used bool
-	err := s.view(func(tx *bbolt.Tx) error {
-		records := tx.Bucket(bucketRecords)
-		if records == nil {
-			return errors.New("not a segment")
-		}
-		k, _ := records.Cursor().First()
-		used = k != nil
-		return nil
-	})
+func hasRecords(path string) (used bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	metas := readMetas(f)
+	if len(metas) == 0 {
+		return false, errNoMeta
+	}
+	p, records, _, err := metas[0].buckets(f)
+	if err == nil {
+		err = records.each(p, func(_, _ []byte) error {
+			used = true
+			return nil
+		})
+	}
 	return used, err
 }
 
@@ -133,43 +153,37 @@ func (q *Queue) openSegments() error {
 	if err != nil {
 		return err
 	}
+	if len(firsts) == 0 {
+		return fmt.Errorf("%w: %s is there, but no segment", ErrMissing, stateFile)
+	}
+	if newest := q.state.newest; firsts[len(firsts)-1] < newest {
+		return fmt.Errorf("%w: %s, the newest segment; put it back, or its sequence numbers would be given twice",
+			ErrMissing, segmentPath(q.dir, newest))
+	}
+	var sick []*patient
 	for i, first := range firsts {
-		path := segmentPath(q.dir, first)
 		with, err := q.state.sealOf(first)
 		if err != nil {
 			return err
 		}
-		if i == len(firsts)-1 {
-			// A process that was killed may have left its last commit to the system's
-			// cache. What is read from here on counts as being on disk.
-			if err := syncPath(path); err != nil {
-				return fmt.Errorf("sync %s: %w", path, err)
-			}
-			taken, err := takeBack(path, with, first, q.state.known)
-			if err != nil {
-				return fmt.Errorf("take back the last commit of %s: %w", path, err)
-			}
-			if taken {
-				q.log.Warn("the last commit was cut off and is taken back: nothing in it was acknowledged", "segment", path)
-			}
+		var p *patient
+		if i+1 < len(firsts) {
+			p, err = peekSegment(segmentPath(q.dir, first), with, firsts[i+1]-1)
+		} else {
+			p, err = q.openNewest(first, with)
 		}
-		s, err := openSegment(path, with)
 		if err != nil {
-			return fmt.Errorf("%w: %w; put that file back from a backup", ErrDamaged, err)
+			return err
 		}
-		if s.first != first {
-			return fmt.Errorf("segment %s starts at %d inside: files were renamed; give them their names back", path, s.first)
+		q.segments = append(q.segments, p.s)
+		if p.cause != nil {
+			sick = append(sick, p)
 		}
-		q.segments = append(q.segments, s)
 	}
-	if len(q.segments) == 0 {
-		return fmt.Errorf("%w: %s is there, but no segment", ErrMissing, stateFile)
+	if err := q.mend(sick, len(firsts)); err != nil {
+		return err
 	}
 	active := q.segments[len(q.segments)-1]
-	if newest := q.state.newest; active.first < newest {
-		return fmt.Errorf("%w: %s, the newest segment; put it back, or its sequence numbers would be given twice",
-			ErrMissing, segmentPath(q.dir, newest))
-	}
 	q.committed.Store(active.last)
 	if active.sealed {
 		return nil
@@ -202,9 +216,6 @@ func (q *Queue) openReaders() error {
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
 		return q.state.keys.vault.each(tx, bucketReaders, func(name string, id []byte) error {
 			at := number(fact(tx, bucketCursors, id))
-			if at > q.committed.Load() {
-				return fmt.Errorf("reader %s is at %d, but the log ends at %d: the newest segment is missing; put it back", name, at, q.committed.Load())
-			}
 			r := newReader(q, ReaderID(number(id)), name, at)
 			r.durable = true
 			q.readers[r.id], q.names[r.name] = r, r
@@ -222,31 +233,50 @@ func (q *Queue) openReaders() error {
 	return q.openRemovals()
 }
 
+// countWaiting needs to look into a segment only for readers that are within it.
 func (q *Queue) countWaiting(s *segment) error {
-	partial := false
+	within := false
 	for id, k := range s.marks {
 		r := q.readers[id]
-		if r == nil || k.last <= r.acked {
-			continue
-		}
-		r.newest, r.ahead.after = k.last, k.last
-		if r.acked < s.first {
-			r.waiting += k.n
-			r.bytes += k.bytes
-		} else {
-			partial = true
+		within = within || r != nil && r.acked >= s.first && r.acked < k.last
+	}
+	if within {
+		defer s.rest()
+		if err := q.makeSound(s); err != nil {
+			return err
 		}
 	}
-	if !partial {
+	for id, k := range s.marks {
+		if r := q.readers[id]; r != nil && k.last > r.acked {
+			r.newest, r.ahead.after = k.last, k.last
+			if r.acked < s.first {
+				r.waiting += k.n
+				r.bytes += k.bytes
+			}
+		}
+	}
+	if !within {
 		return nil
 	}
-	defer s.rest()
 	return s.countMarks(s.first, func(id ReaderID, seq uint64, size int) {
 		if r := q.readers[id]; r != nil && r.acked >= s.first && seq > r.acked {
 			r.waiting++
 			r.bytes += uint64(size)
 		}
 	})
+}
+
+// makeSound makes a segment anew if its file is damaged.
+func (q *Queue) makeSound(s *segment) error {
+	err := s.use(func(*bbolt.DB) error { return nil })
+	if !errors.Is(err, errDamaged) {
+		return err
+	}
+	w, err := q.repair(s, err)
+	if w != nil {
+		q.wounds = append(q.wounds, w)
+	}
+	return err
 }
 
 // parseSegment returns the first sequence that a file name tells.

@@ -30,14 +30,16 @@ func TestMissingQueue(t *testing.T) {
 	}
 }
 
-// A folder that lost state.db is not taken for an empty one.
+// A folder that lost state.db and its copy is not taken for an empty one.
 func TestMissingState(t *testing.T) {
 	dir := t.TempDir()
 	q := openTest(t, dir, Config{})
 	mustAppend(t, q, note(1, mustReader(t, q, "x")))
 	q.Close()
-	if err := os.Remove(filepath.Join(dir, stateFile)); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{stateFile, stateCopy} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	before, err := os.ReadFile(segmentPath(dir, 1))
 	if err != nil {

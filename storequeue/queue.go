@@ -81,6 +81,9 @@ type Queue struct {
 	names    map[string]*Reader // the durable ones
 	lastTemp ReaderID
 
+	wounds    []*wound   // found while opening, until they are told
+	rewriting sync.Mutex // held over making a segment anew, which is done with one at a time
+
 	fault  faultState
 	upkeep string // the keeper's last complaint
 
@@ -132,7 +135,9 @@ func (q *Queue) Close() error {
 	}
 	close(q.stop)
 	q.done.Wait()
-	return errors.Join(q.noteEnd(), q.closeFiles())
+	err := q.noteEnd()
+	q.copyState()
+	return errors.Join(err, q.closeFiles())
 }
 
 // noteEnd writes down where the log ends, so that damage to its last commit is

@@ -152,12 +152,12 @@ func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, er
 	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n), removed: removed}
 	known = known && len(removed) == 0 // of what was removed, there may be more than limit
 	for _, s := range r.q.segmentsWith(r.id, after) {
-		err := s.view(func(tx *bbolt.Tx) error {
+		err := r.q.viewSound(s, func(tx *bbolt.Tx) error {
 			if known {
 				return s.pick(tx.Bucket(bucketRecords), seqs, found.take, found.skip)
 			}
 			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
-		})
+		}, func() bool { return len(found.msgs) == 0 })
 		s.touched.Add(int64(found.bytes))
 		if err == nil && !found.full() {
 			s.rest() // it goes on in the next one
@@ -371,6 +371,7 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 	q.segMu.Lock()
 	q.names[name], q.readers[id] = r, r
 	q.segMu.Unlock()
+	q.state.worthCopying()
 	return r, nil
 }
 
@@ -416,6 +417,7 @@ func (q *Queue) Forget(r *Reader, changes ...Change) error {
 		if err != nil {
 			return fmt.Errorf("forget reader %s: %w", r.name, err)
 		}
+		q.state.worthCopying()
 	}
 	q.segMu.Lock()
 	if q.names[r.name] == r {

@@ -133,10 +133,13 @@ func knownVersion(body []byte) error {
 	case len(body) < 2:
 		return fmt.Errorf("%w: %d bytes", errRecord, len(body))
 	case body[0] < recordVersion || body[0] > recordImported:
-		return fmt.Errorf("record version %d is unknown to this program: use a newer one", body[0])
+		return fmt.Errorf("%w: version %d", errNewer, body[0])
 	}
 	return nil
 }
+
+// errNewer is no damage.
+var errNewer = errors.New("what a newer program wrote is unknown to this one: use that")
 
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))

@@ -26,6 +26,9 @@ type keys struct {
 // log holds already stays readable with the data keys it was written with.
 // Called again after a crash, with the same keys, it does no harm.
 func Rekey(dir string, old, next Key) error {
+	if _, err := settleState(dir); err != nil {
+		return fmt.Errorf("rekey queue %s: %w", dir, err)
+	}
 	s, err := openState(dir, Config{Key: old, Encrypt: true})
 	if err != nil {
 		return fmt.Errorf("rekey queue %s: %w", dir, err)
@@ -140,8 +143,10 @@ func (s *state) rewrite(dir string, r *ring, masters ...Key) error {
 		return err
 	}
 	s.keys.ring, s.keys.vault = r, v
-	s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false))
-	return err
+	if s.db, err = bbolt.Open(path, 0o600, boltOptions(stateMmap, false)); err != nil {
+		return err
+	}
+	return s.writeCopy(dir) // the old one is of keys that are to go
 }
 
 // copyState copies all but the ring; what the vault covers goes over into the
@@ -199,7 +204,7 @@ func (s *state) current() uint32 {
 // changeRing commits another ring, for the same master keys.
 func (q *Queue) changeRing(change func(*ring) bool) error {
 	k := &q.state.keys
-	k.mu.Lock() // held over a commit: nobody makes a seal meanwhile
+	k.mu.Lock() // held over a commit, and over the copy, without which nothing could be read either: nobody makes a seal meanwhile
 	defer k.mu.Unlock()
 	if k.ring == nil {
 		return nil
@@ -212,6 +217,7 @@ func (q *Queue) changeRing(change func(*ring) bool) error {
 		return err
 	}
 	k.ring = r
+	q.copyState()
 	return nil
 }
 

@@ -125,6 +125,8 @@ func (w *rewriter) flush() error {
 // each hands to put, while others read it. What the readers have in it is
 // counted anew; it still stands for all its sequences.
 func (q *Queue) rewrite(s *segment, each func(put func(seq uint64, rec []byte) error) error) error {
+	q.rewriting.Lock()
+	defer q.rewriting.Unlock()
 	made, err := buildSegment(s.path+tmpSuffix, s.seal, s.first, s.last, each)
 	if err != nil {
 		return err

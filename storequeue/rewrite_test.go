@@ -120,10 +120,9 @@ func lookAt(t *testing.T, s *segment) {
 	t.Helper()
 	f := openFile(t, s.path)
 	defer f.Close()
-	m, _, ok := readMetas(f)
-	newest, bad, err := m.look(f, s.seal, s.first)
-	if !ok || err != nil || bad != 0 || newest != s.last {
-		t.Errorf("%s: ends at %d, not at %d, %d bad: %v", filepath.Base(s.path), newest, s.last, bad, err)
+	c := readMetas(f)[0].look(f, s.seal, s.first)
+	if c.torn != nil || c.bad != 0 || c.newest != s.last {
+		t.Errorf("%s: ends at %d, not at %d, %d bad: %v", filepath.Base(s.path), c.newest, s.last, c.bad, c.torn)
 	}
 }
 

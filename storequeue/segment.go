@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -36,6 +37,7 @@ type segment struct {
 	writing bool       // it is the active one
 	resting bool       // db is closed when nobody uses it
 	closed  bool
+	sound   bool // the file was looked at, or made by this process
 
 	// The queue's segments lock covers the rest.
 	last   uint64 // newest committed record; first-1 when empty
@@ -50,6 +52,7 @@ var (
 	keyFirst      = []byte("first")
 	keySealed     = []byte("sealed")
 	keySizes      = []byte("sizes")
+	keySum        = []byte("sum")    // over what a sealed segment says of itself
 	keySparse     = []byte("sparse") // of a rewritten segment: the last sequence that it stands for
 )
 
@@ -160,42 +163,6 @@ func (s *segment) begin(tx *bbolt.Tx) error {
 	return stamp(tx)
 }
 
-// openSegment reads what a segment says of itself. An unsealed one is counted
-// record by record.
-func openSegment(path string, with seal) (*segment, error) {
-	s := &segment{path: path, seal: with, marks: map[ReaderID]markCount{}}
-	err := s.view(func(tx *bbolt.Tx) error {
-		records, info := tx.Bucket(bucketRecords), tx.Bucket(bucketInfo)
-		if records == nil || info == nil {
-			return errors.New("not a segment")
-		}
-		if got := number(info.Get(keyEpoch)); got != with.epoch {
-			return fmt.Errorf("belongs to another queue (epoch %d, not %d)", got, with.epoch)
-		}
-		s.bytes.Store(tx.Size())
-		s.first = number(info.Get(keyFirst))
-		s.last = s.first - 1
-		if k, _ := records.Cursor().Last(); k != nil {
-			s.last = number(k)
-		}
-		if last := info.Get(keySparse); last != nil {
-			s.sparse.Store(true)
-			s.last = number(last)
-		}
-		if sealed := info.Get(keySealed); sealed != nil {
-			s.sealed = true
-			return s.decodeMarks(sealed, info.Get(keySizes))
-		}
-		return nil
-	})
-	if err == nil && !s.sealed {
-		err = s.countMarks(s.first, s.mark)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s, errors.Join(err, s.release()) // an old one may not be needed again
-}
-
 // use runs fn with the database, which the first who needs it opens.
 func (s *segment) use(fn func(*bbolt.DB) error) error {
 	db, err := s.hold()
@@ -213,6 +180,9 @@ func (s *segment) hold() (*bbolt.DB, error) {
 		return nil, berrors.ErrDatabaseNotOpen
 	}
 	if s.db == nil {
+		if err := s.verify(); err != nil {
+			return nil, err
+		}
 		if err := s.openBolt(boltOptions(0, true)); err != nil {
 			return nil, err
 		}
@@ -249,7 +219,7 @@ func (s *segment) rest() {
 func (s *segment) openForWriting(mmap int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writing = true
+	s.writing, s.sound = true, true
 	return s.openBolt(boltOptions(mmap, false))
 }
 
@@ -302,7 +272,26 @@ func (s *segment) putSealed(tx *bbolt.Tx) error {
 	if err := info.Put(keySizes, s.encodeSizes()); err != nil {
 		return err
 	}
-	return info.Put(keySealed, s.encodeMarks())
+	if err := info.Put(keySealed, s.encodeMarks()); err != nil {
+		return err
+	}
+	facts := map[string][]byte{}
+	for _, k := range summed {
+		facts[string(k)] = info.Get(k)
+	}
+	return info.Put(keySum, sealSum(facts, s.last))
+}
+
+var summed = [][]byte{keyEpoch, keyFirst, keySparse, keySealed, keySizes}
+
+// sealSum is the checksum over what a sealed segment says of itself, and over
+// its last sequence.
+func sealSum(facts map[string][]byte, last uint64) []byte {
+	b := key(last)
+	for _, k := range summed {
+		b = appendString(b, facts[string(k)])
+	}
+	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli))
 }
 
 // measure notes how much of the file is in use.
@@ -368,7 +357,7 @@ func (s *segment) replace(tmp string) error {
 	}
 	err := renameSynced(tmp, s.path)
 	old := s.db
-	s.db = nil
+	s.db, s.sound = nil, err == nil
 	s.mu.Unlock()
 	if old != nil {
 		err = errors.Join(err, old.Close())

@@ -21,6 +21,7 @@ type state struct {
 	nudge  chan struct{} // room for one: told twice is harmless
 	keys   keys
 	bad    int // values that were not what was written when state.db was made anew
+	copying
 
 	turn sync.Mutex // held over a commit, like bbolt's own lock; covers the results of those who wait
 	mu   sync.Mutex // covers next; held for moments
@@ -53,6 +54,8 @@ var (
 	keyCommitted  = []byte("committed")      // newest sequence when cursors were last written
 )
 
+// openState wants settleState to have found state.db whole.
+//
 // openState changes nothing unless it opens. Then it brings the ring to what is
 // configured.
 func openState(dir string, cfg Config) (*state, error) {
@@ -90,6 +93,13 @@ func openState(dir string, cfg Config) (*state, error) {
 func (s *state) read(tx *bbolt.Tx, master Key) (masters int, err error) {
 	s.epoch, s.newest = number(fact(tx, bucketMeta, keyEpoch)), number(fact(tx, bucketMeta, keyNewest))
 	s.known = number(fact(tx, bucketMeta, keyCommitted))
+	err = eachFact(tx, bucketCursors, func(_, at []byte) error {
+		s.known = max(s.known, number(at))
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
 	if s.keys.ring, masters, err = readRing(tx, s.epoch, master); err != nil {
 		return 0, err
 	}
