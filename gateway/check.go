@@ -30,8 +30,7 @@ func Check(cfg *config.Config) []error {
 		}
 	}
 	for _, l := range cfg.Northbound {
-		files := pki.ClientFiles{CA: l.CA, Certificate: l.Certificate, Key: l.Key}
-		if _, err := pki.Client(files)("server"); err != nil {
+		if err := pki.NewCredentials(linkFiles(l)).Check(); err != nil {
 			errs = append(errs, fmt.Errorf("link %s: %w", l.Name, err))
 		}
 	}

@@ -48,6 +48,7 @@ var ErrSetup = errors.New("cannot start")
 // Options are what the configuration file does not say.
 type Options struct {
 	Version string
+	Built   time.Time    // certificates are never judged by an earlier time; zero: not known
 	Logger  *slog.Logger // default: discard
 
 	File     string           // of the configuration, for Reload; empty: it cannot be reloaded
@@ -71,6 +72,8 @@ type Gateway struct {
 	buses   map[string]*modbus.Bus
 	devices []*southbound.Device
 	runtime string // folder for sockets
+
+	clock *pki.Clock
 
 	published atomic.Uint64 // by devices
 	lost      losses
@@ -114,6 +117,7 @@ func (g *Gateway) openDisk() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
+	g.openClock()
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged,
 		Committed: func(_ int, took time.Duration) { g.latency.Commit.Observe(took) },
@@ -162,6 +166,7 @@ func (g *Gateway) openBroker() error {
 		b := broker.Listener{Address: l.Address, AnonymousAs: l.AnonymousAs, WebSocket: l.WebSocket, Origins: l.Origins}
 		if !l.Plaintext {
 			files := serverFiles(l)
+			files.Now = g.clock.Now
 			files.Report = func(err error) {
 				g.log.Error("look at the TLS files of a listener", "address", l.Address, "error", err)
 			}

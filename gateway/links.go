@@ -23,6 +23,7 @@ type link struct {
 	name     string
 	identity access.Identity
 	reader   *storequeue.Reader
+	tls      *pki.Credentials
 
 	quarantine *storequeue.Reader
 }
@@ -40,7 +41,7 @@ func (g *Gateway) openLinks() error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", cfg.Name, err)
 		}
-		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, reader: reader, quarantine: quarantine}
+		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, reader: reader, tls: g.credentials(cfg), quarantine: quarantine}
 		if err := g.requeue(l); err != nil {
 			return err
 		}
@@ -89,7 +90,7 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 		Leaves:  func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },
 		Handle:  func(ctx context.Context, m storequeue.Message) error { return g.receive(ctx, l, m) },
 		Dropped: func(m storequeue.Message, why northbound.Drop, _ byte) { g.dropped(l, m, why) },
-		TLS:     pki.Client(pki.ClientFiles{CA: cfg.CA, Certificate: cfg.Certificate, Key: cfg.Key}),
+		TLS:     l.tls.Config,
 		Logger:  g.log,
 	}
 }

@@ -186,12 +186,17 @@ func TestSigtermUnderLoad(t *testing.T) {
 // waitFor asks until it is so, for 20 s at most.
 func waitFor(t testing.TB, so func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	waitWithin(t, 20*time.Second, so)
+}
+
+func waitWithin(t testing.TB, patience time.Duration, so func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !so() {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not become so within 20 s")
+			t.Fatalf("it did not become so within %v", patience)
 		}
 		<-tick.C
 	}

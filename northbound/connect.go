@@ -234,7 +234,7 @@ func (l *Link) dialTLS(ctx context.Context, server string) (net.Conn, error) {
 	tc := tls.Client(raw, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	return tc, nil
 }

@@ -2,14 +2,11 @@ package northbound
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"strings"
 	"syscall"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -91,68 +88,6 @@ func explain(server string, err error) error {
 		return &explained{server + ": " + text, err}
 	}
 	return &explained{server + ": " + explainNet(server, err), err}
-}
-
-func explainTLS(server string, err error) string {
-	host, _, _ := net.SplitHostPort(server)
-	var (
-		unknown x509.UnknownAuthorityError
-		invalid x509.CertificateInvalidError
-		name    x509.HostnameError
-		record  tls.RecordHeaderError
-		remote  *net.OpError
-	)
-	switch {
-	case errors.As(err, &unknown):
-		return "the server's certificate is not signed by " + issuer(unknown.Cert) + " that we trust: put the certificate of the cloud's CA into the file named by ca"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return fmt.Sprintf("the server's certificate is valid from %s to %s only: have it renewed, or set the gateway's clock",
-			invalid.Cert.NotBefore.Format("2006-01-02"), invalid.Cert.NotAfter.Format("2006-01-02"))
-	case errors.As(err, &name):
-		return fmt.Sprintf("the server's certificate is for %s, not for %s: correct the name in servers", names(name.Certificate), host)
-	case errors.As(err, &record):
-		return "the server does not speak TLS on this port: correct the port in servers (8883 is usual)"
-	case errors.As(err, &remote) && remote.Op == "remote error":
-		return refusedUs(remote.Err.Error())
-	}
-	return ""
-}
-
-func issuer(c *x509.Certificate) string {
-	if c == nil {
-		return "a CA"
-	}
-	return fmt.Sprintf("a CA (it names %q)", c.Issuer.String())
-}
-
-func names(c *x509.Certificate) string {
-	all := append([]string(nil), c.DNSNames...)
-	for _, ip := range c.IPAddresses {
-		all = append(all, ip.String())
-	}
-	if len(all) == 0 {
-		return "no name at all"
-	}
-	return strings.Join(all[:min(len(all), 5)], ", ")
-}
-
-// refusedUs explains a TLS alert. crypto/tls tells alerts apart by text only.
-func refusedUs(alert string) string {
-	alert = strings.TrimPrefix(alert, "tls: ")
-	cure := "see the server's log"
-	switch alert {
-	case "certificate required":
-		cure = "set certificate and key of this link"
-	case "unknown certificate authority", "bad certificate", "unknown certificate", "certificate unknown":
-		cure = "have our certificate signed by the CA that the server trusts"
-	case "expired certificate":
-		cure = "renew our certificate"
-	case "revoked certificate":
-		cure = "have a new certificate issued"
-	default:
-		return fmt.Sprintf("the server ended TLS (%s): %s", alert, cure)
-	}
-	return fmt.Sprintf("the server refused our certificate (%s): %s", alert, cure)
 }
 
 func explainNet(server string, err error) string {

@@ -22,6 +22,7 @@ func (b *builder) northbound() {
 		}
 		link := Link{
 			Name: l.name.v, Servers: b.servers(l), CA: l.ca.v, Certificate: l.certificate.v, Key: l.key.v,
+			CRL: l.crl.v, ServerName: b.serverName(l), ALPN: b.alpn(l),
 			ClientID: b.expand(&l.clientID), KeepAlive: l.keepalive.v, SessionExpiry: l.sessionExpiry.v,
 		}
 		for _, server := range link.Servers { // it would throw the one out for the other, for ever
@@ -70,6 +71,25 @@ func (b *builder) servers(l *fileLink) []string {
 		default:
 			b.rep.add(t.at, "write mqtts://host:8883, without path or user", "%q is not a server", t.v)
 		}
+	}
+	return all
+}
+
+func (b *builder) serverName(l *fileLink) string {
+	name := &l.serverName
+	if _, err := netip.ParseAddr(name.v); name.good() && err != nil && !hostPattern.MatchString(name.v) {
+		b.rep.add(name.at, "write a host name as in the broker's certificate, without port, or remove it", "%q is not a server's name", name.v)
+	}
+	return name.v
+}
+
+func (b *builder) alpn(l *fileLink) []string {
+	var all []string
+	for _, t := range l.alpn.items {
+		if t.good() && (t.v == "" || len(t.v) > 255) {
+			b.rep.add(t.at, "write the name that the cloud documents, mqtt for example", "a protocol's name has 1 to 255 bytes")
+		}
+		all = append(all, t.v)
 	}
 	return all
 }

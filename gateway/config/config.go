@@ -113,6 +113,9 @@ type Link struct {
 	Name                 string   // in rules "link:" + Name
 	Servers              []string // host:port, in order of preference
 	CA, Certificate, Key string   // paths
+	CRL                  string   // path, or empty
+	ServerName           string   // verified instead of the host in Servers; empty: that
+	ALPN                 []string // may be empty
 	ClientID             string
 	KeepAlive            time.Duration // whole seconds
 	SessionExpiry        time.Duration // whole seconds

@@ -19,6 +19,9 @@ type fileLink struct {
 	ca            filePath
 	certificate   filePath
 	key           filePath
+	crl           filePath
+	serverName    text
+	alpn          list[text]
 	clientID      text
 	keepalive     span
 	sessionExpiry span
@@ -35,6 +38,10 @@ func (l *fileLink) keys() []key {
 		{name: "ca", into: &l.ca, required: true, doc: "PEM file of the authorities that vouch for the brokers."},
 		{name: "certificate", into: &l.certificate, required: true, doc: "PEM file of the certificate chain the gateway shows."},
 		{name: "key", into: &l.key, required: true, doc: "PEM file of its private key."},
+		{name: "crl", into: &l.crl, doc: "PEM or DER file with revocation lists of these authorities: servers with a revoked certificate are refused."},
+		{name: "server_name", into: &l.serverName,
+			doc: "Name that is asked for (SNI) and that the brokers' certificates must have. Default: the host in servers."},
+		{name: "alpn", into: &l.alpn, single: true, doc: "Protocols offered in TLS, for clouds that tell MQTT from HTTPS by it: x-amzn-mqtt-ca or mqtt, for example."},
 		{name: "client_id", into: &l.clientID, def: "{gateway}", doc: "MQTT client id."},
 		{name: "keepalive", into: &l.keepalive, def: "30s", min: "5s", max: "65535s", doc: "How soon a dead connection is noticed, in whole seconds."},
 		{name: "session_expiry", into: &l.sessionExpiry, def: "1d", min: "0", max: "3650d",

@@ -35,6 +35,8 @@ type ServerFiles struct {
 	ClientCRL      string // PEM or DER, signed by CAs of ClientCA
 	ClientDenylist string // one a line: see readDenylist
 
+	Now func() time.Time // by which certificates are judged; default time.Now
+
 	// Report, if set, hears of files that changed and cannot be used, while the
 	// listener goes on with what it has, once per change; and of a revocation
 	// list that is out of date, once a day. It is called from the goroutine of
@@ -121,7 +123,7 @@ func (s *server) load() (*tls.Config, error) {
 
 // warn reports, once a day, lists that are out of date.
 func (s *server) warn() {
-	now := time.Now()
+	now := timeOf(s.files.Now)
 	if s.files.Report == nil || s.revoked == nil || now.Sub(s.warned) < day {
 		return
 	}
@@ -158,13 +160,14 @@ func (f ServerFiles) read() (*tls.Config, *revocations, error) {
 	}
 	// A clock that is behind must not darken the house: clients judge that for
 	// themselves.
-	if err := checkNotExpired(f.Certificate, pair.Leaf); err != nil {
+	if err := checkNotExpired(f.Certificate, pair.Leaf, timeOf(f.Now)); err != nil {
 		return nil, nil, err
 	}
 	c := &tls.Config{
 		MinVersion:   tls.VersionTLS12,
 		CipherSuites: aeadSuites,
 		Certificates: []tls.Certificate{*pair},
+		Time:         f.Now,
 	}
 	if f.Policy == Off {
 		return c, nil, nil
@@ -178,11 +181,11 @@ func (f ServerFiles) askClients(c *tls.Config) (*revocations, error) {
 	if f.ClientCA == "" {
 		return nil, errors.New("client certificates are asked for and no client CA is named: name one, or switch them off")
 	}
-	cas, err := readCAs(f.ClientCA)
+	cas, err := readCAs(f.ClientCA, timeOf(f.Now))
 	if err != nil {
 		return nil, err
 	}
-	revoked, err := f.revocations(cas)
+	revoked, err := readRevocations(f.ClientCRL, f.ClientDenylist, cas)
 	if err != nil {
 		return nil, err
 	}
@@ -218,11 +221,6 @@ func verifyClient(s tls.ConnectionState, trusted map[string]bool, revoked *revoc
 	})
 }
 
-// checkServer is what a link asks of a server's chain.
-func checkServer(s tls.ConnectionState) error {
-	return checkChains(s, func([]*x509.Certificate) error { return nil })
-}
-
 // checkChains wants one verified chain that is short, has no weak key, and
 // passes further.
 func checkChains(s tls.ConnectionState, further func(chain []*x509.Certificate) error) error {
@@ -244,7 +242,7 @@ func checkChain(chain []*x509.Certificate) error {
 	}
 	for _, c := range chain {
 		if err := checkKey(c.PublicKey); err != nil {
-			return err
+			return fmt.Errorf("%s: %w", c.Subject, err)
 		}
 	}
 	return nil

@@ -82,7 +82,7 @@ func checkCRL(file string, list *x509.RevocationList, cas []*x509.Certificate) e
 			}
 		}
 	}
-	err := errors.New("no CA of client_ca has its issuer's name")
+	err := errors.New("none of the CAs has its issuer's name")
 	for _, ca := range cas {
 		if !bytes.Equal(ca.RawSubject, list.RawIssuer) {
 			continue
@@ -91,7 +91,7 @@ func checkCRL(file string, list *x509.RevocationList, cas []*x509.Certificate) e
 			return nil
 		}
 	}
-	return fmt.Errorf("revocation list %s of %s is not signed by a CA that is trusted for clients: %w; take the list of that CA", file, list.Issuer, err)
+	return fmt.Errorf("revocation list %s of %s is not signed by a CA that is trusted here: %w; take the list of that CA", file, list.Issuer, err)
 }
 
 // revocations say which certificates are refused though their chain and dates
@@ -103,10 +103,11 @@ type revocations struct {
 	due               map[string]time.Time       // when the next list of an issuer is
 }
 
-func (f ServerFiles) revocations(cas []*x509.Certificate) (*revocations, error) {
-	r := &revocations{crlFile: f.ClientCRL, denyFile: f.ClientDenylist}
-	if f.ClientCRL != "" {
-		lists, err := readCRLs(f.ClientCRL, cas)
+// readRevocations reads the files of which the name is not empty.
+func readRevocations(crl, denylist string, cas []*x509.Certificate) (*revocations, error) {
+	r := &revocations{crlFile: crl, denyFile: denylist}
+	if crl != "" {
+		lists, err := readCRLs(crl, cas)
 		if err != nil {
 			return nil, err
 		}
@@ -125,9 +126,9 @@ func (f ServerFiles) revocations(cas []*x509.Certificate) (*revocations, error) 
 			}
 		}
 	}
-	if f.ClientDenylist != "" {
+	if denylist != "" {
 		var err error
-		if r.denied, err = readDenylist(f.ClientDenylist); err != nil {
+		if r.denied, err = readDenylist(denylist); err != nil {
 			return nil, err
 		}
 	}
@@ -194,10 +195,10 @@ func (r *revocations) check(chain []*x509.Certificate) error {
 		}
 		serials, known := r.crls[string(c.RawIssuer)]
 		if serials[serial] {
-			return fmt.Errorf("certificate %s (%s) was revoked by %s", serial, c.Subject, c.Issuer)
+			return fmt.Errorf("certificate %s (%s) was revoked by %s: have a new one issued", serial, c.Subject, c.Issuer)
 		}
 		if i == 0 && r.crls != nil && !known {
-			return fmt.Errorf("no revocation list of %s is in %s: add the list of that CA, and the CA itself to client_ca", c.Issuer, r.crlFile)
+			return fmt.Errorf("no revocation list of %s is in %s: add the list of that CA, and the CA itself to the trusted ones", c.Issuer, r.crlFile)
 		}
 	}
 	return nil

@@ -167,12 +167,25 @@ func readCertificates(file string) ([]*x509.Certificate, error) {
 		data = rest
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("certificate %s: no PEM block: convert it to PEM (-----BEGIN CERTIFICATE-----)", file)
+		return nil, noPEM("certificate", file, data)
 	}
 	if bytes.Contains(data, []byte("-----BEGIN")) {
 		return nil, fmt.Errorf("certificate %s is damaged after certificate %d: copy it again", file, len(list))
 	}
 	return list, nil
+}
+
+// noPEM says what a file without a PEM block is.
+func noPEM(what, file string, data []byte) error {
+	begin := map[string]string{"certificate": "-----BEGIN CERTIFICATE-----", "key": "-----BEGIN PRIVATE KEY-----"}[what]
+	switch {
+	case len(bytes.TrimSpace(data)) == 0:
+		return fmt.Errorf("%s %s is empty: put the PEM text there (%s)", what, file, begin)
+	case data[0] == 0x30: // a SEQUENCE
+		tool := map[string]string{"certificate": "openssl x509", "key": "openssl pkey"}[what]
+		return fmt.Errorf("%s %s: no PEM block, it looks like DER: convert it to PEM with %s -inform DER", what, file, tool)
+	}
+	return fmt.Errorf("%s %s: no PEM block: convert it to PEM (%s)", what, file, begin)
 }
 
 // openToOthers are the permissions that no key may have: the group may read it
@@ -189,7 +202,7 @@ func readKey(file string) (crypto.Signer, error) {
 		block, rest = pem.Decode(rest)
 	}
 	if block == nil {
-		return nil, fmt.Errorf("key %s: no PEM block: convert it to PEM (-----BEGIN PRIVATE KEY-----)", file)
+		return nil, noPEM("key", file, data)
 	}
 	var key any
 	switch {
@@ -227,14 +240,14 @@ func readLimited(file, what string, forbidden fs.FileMode, limit int) ([]byte, e
 	// Looked at before it is opened: opening a FIFO would wait.
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, err)
+		return nil, unreadable(what, err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s %s is not a regular file: name the file itself", what, file)
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, err)
+		return nil, unreadable(what, err)
 	}
 	defer func() { _ = f.Close() }() // only read
 	if info, err = f.Stat(); err != nil {
@@ -253,10 +266,21 @@ func readLimited(file, what string, forbidden fs.FileMode, limit int) ([]byte, e
 	return data, nil
 }
 
+func unreadable(what string, err error) error {
+	cure := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && (what == "certificate" || what == "key"): // the others have their own
+		cure = ": put it there, or correct the file's name"
+	case errors.Is(err, fs.ErrPermission):
+		cure = ": let the gateway's user read it (owner root, group headgate, mode 0640)"
+	}
+	return fmt.Errorf("read %s: %w%s", what, err, cure)
+}
+
 // readCAs reads a bundle of CA certificates, at least one of them not expired.
 // One that is not valid yet is taken: the clock may be behind, and what it
 // signed is refused by its date anyway.
-func readCAs(file string) ([]*x509.Certificate, error) {
+func readCAs(file string, now time.Time) ([]*x509.Certificate, error) {
 	list, err := readCertificates(file)
 	if err != nil {
 		return nil, err
@@ -270,7 +294,7 @@ func readCAs(file string) ([]*x509.Certificate, error) {
 		if err := checkKey(c.PublicKey); err != nil {
 			return nil, fmt.Errorf("certificate %s: number %d (%s): %w", file, i+1, c.Subject, err)
 		}
-		if err := checkNotExpired(file, c); err != nil {
+		if err := checkNotExpired(file, c, now); err != nil {
 			expired = err
 			continue
 		}
@@ -311,16 +335,16 @@ func checkKey(public crypto.PublicKey) error {
 
 const dateLayout = "2006-01-02 15:04 MST"
 
-func checkDates(file string, c *x509.Certificate) error {
-	if now := time.Now(); now.Before(c.NotBefore) {
+func checkDates(file string, c *x509.Certificate, now time.Time) error {
+	if now.Before(c.NotBefore) {
 		return fmt.Errorf("certificate %s is not valid before %s, and the clock says %s: correct the clock, or put another one in its place",
 			file, c.NotBefore.UTC().Format(dateLayout), now.UTC().Format(dateLayout))
 	}
-	return checkNotExpired(file, c)
+	return checkNotExpired(file, c, now)
 }
 
-func checkNotExpired(file string, c *x509.Certificate) error {
-	if time.Now().After(c.NotAfter) {
+func checkNotExpired(file string, c *x509.Certificate, now time.Time) error {
+	if now.After(c.NotAfter) {
 		return fmt.Errorf("certificate %s expired on %s: put a new one in its place, or correct the clock",
 			file, c.NotAfter.UTC().Format(dateLayout))
 	}

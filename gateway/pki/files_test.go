@@ -186,10 +186,10 @@ func TestFaultsInFiles(t *testing.T) {
 		{"missing", "good.key", "ca.crt", "missing", "no such file"},
 		{"good.crt", "missing", "ca.crt", "missing", "no such file"},
 		{"good.crt", "good.key", "missing", "missing", "no such file"},
-		{"empty", "good.key", "ca.crt", "empty", "no PEM block"},
+		{"empty", "good.key", "ca.crt", "empty", "is empty"},
 		{"der", "good.key", "ca.crt", "der", "no PEM block"},
 		{"good.crt", "text", "ca.crt", "text", "no PEM block"},
-		{"good.crt", "good.key", "empty", "empty", "no PEM block"},
+		{"good.crt", "good.key", "empty", "empty", "is empty"},
 		{"damaged", "good.key", "ca.crt", "damaged", "is damaged"},
 		{"cut", "good.key", "ca.crt", "cut", "is damaged after certificate 1"},
 		{"good.crt", "badkey", "ca.crt", "badkey", "is damaged"},
@@ -208,7 +208,7 @@ func TestFaultsInFiles(t *testing.T) {
 		{"good.crt", "good.key", "oldca.crt", "oldca.crt", "expired on 2026-01-02"},
 	} {
 		server := Server(ServerFiles{Certificate: h.file(c.cert), Key: h.file(c.key), ClientCA: h.file(c.ca), Policy: Required})
-		client := Client(ClientFiles{h.file(c.ca), h.file(c.cert), h.file(c.key)})
+		client := Client(ClientFiles{CA: h.file(c.ca), Certificate: h.file(c.cert), Key: h.file(c.key)})
 		for range 20 { // the answer does not depend on the try
 			_, err1 := server()
 			_, err2 := client("gate.example")
@@ -224,7 +224,7 @@ func TestFaultsInFiles(t *testing.T) {
 func TestClocks(t *testing.T) {
 	h := newHouse(t)
 	cert, key := h.sign("early", newKey(t), func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) })
-	_, err := Client(ClientFiles{h.file(CACertificate), cert, key})("x")
+	_, err := Client(ClientFiles{CA: h.file(CACertificate), Certificate: cert, Key: key})("x")
 	if err == nil || !strings.Contains(err.Error(), "early.crt is not valid before") || !strings.Contains(err.Error(), "the clock says") {
 		t.Errorf("a link whose certificate is not valid yet: %v", err)
 	}

@@ -284,7 +284,7 @@ func readCA(dir string) (*x509.Certificate, crypto.Signer, error) {
 	if !pair.Leaf.IsCA {
 		return nil, nil, fmt.Errorf("%s is not a CA: put the local CA's certificate there", file)
 	}
-	if err := checkDates(file, pair.Leaf); err != nil {
+	if err := checkDates(file, pair.Leaf, time.Now()); err != nil {
 		return nil, nil, err
 	}
 	signer, ok := pair.PrivateKey.(crypto.Signer)
