@@ -54,6 +54,8 @@ type Options struct {
 	File     string           // of the configuration, for Reload; empty: it cannot be reloaded
 	Hangup   <-chan os.Signal // each value reloads; nil: never
 	MaxPause time.Duration    // of links between attempts; default northbound's
+
+	PasswordHelper []string // a command whose main function is access.AnswerHashes; nil: passwords are checked in this process
 }
 
 // A Gateway is the whole house. Its methods are safe for concurrent use.
@@ -142,6 +144,9 @@ func (g *Gateway) openAccess() error {
 	}
 	if g.users, err = access.OpenUsers(UsersFile(g.cfg), g.log); err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	if len(g.opt.PasswordHelper) > 0 {
+		g.users.HashWith(g.opt.PasswordHelper...)
 	}
 	g.gate = access.NewGate(gateConfig(g.cfg), g.users, rules, g.log)
 	return nil
@@ -234,6 +239,9 @@ func (g *Gateway) firstKeys(l config.Listener) error {
 func (g *Gateway) Close() error {
 	for _, b := range g.buses {
 		b.Close()
+	}
+	if g.users != nil {
+		g.users.Close()
 	}
 	if g.queue == nil {
 		return nil

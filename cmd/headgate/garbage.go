@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -40,6 +41,17 @@ func boundGarbage(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// roomToWait gives the runtime at least four places for goroutines that run.
+// With one for each of two processors, two that compute keep it from looking at
+// the network for up to ten milliseconds; with more, the kernel shares the
+// processors among them, in parts of a millisecond. Who set GOMAXPROCS has decided.
+func roomToWait() {
+	const places = 4
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < places {
+		runtime.GOMAXPROCS(places)
 	}
 }
 

@@ -47,13 +47,14 @@ folder needs a person, and with 1 when a restart may help.`,
 		hangup := make(chan os.Signal, 1) // one that waits is as good as many
 		signal.Notify(hangup, syscall.SIGHUP)
 		defer signal.Stop(hangup)
-		g, err := gateway.New(cfg, gateway.Options{Version: version, Logger: logger, File: file, Hangup: hangup})
+		g, err := gateway.New(cfg, gateway.Options{Version: version, Logger: logger, File: file, Hangup: hangup, PasswordHelper: hashHelper()})
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		defer cancel()
 		go boundGarbage(ctx) // until cancel
+		roomToWait()
 		return g.Run(ctx)
 	}
 	return cmd

@@ -21,6 +21,12 @@ var productCost = wantedCost
 
 // Most tests need a hash, not an expensive one.
 func TestMain(m *testing.M) {
+	if os.Args[len(os.Args)-1] == helperMode {
+		if err := AnswerHashes(os.Stdin, os.Stdout); err != nil {
+			panic(err)
+		}
+		return
+	}
 	wantedCost = cost{memory: minMemory, time: 1, threads: 1}
 	os.Exit(m.Run())
 }

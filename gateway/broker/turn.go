@@ -11,7 +11,7 @@ import (
 type turns chan struct{}
 
 // newTurns leaves half of the processors to those who are in.
-func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+func newTurns() turns { return make(turns, max(1, runtime.NumCPU()/2)) }
 
 // A shaking connection is under TLS that shakes hands. One goroutine reads it.
 type shaking struct {
