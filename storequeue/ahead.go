@@ -33,6 +33,11 @@ func (a *ahead) pass(seq uint64) {
 	}
 }
 
+// cut takes out what is skipped: what is behind from, up to to.
+func (a *ahead) cut(from, to uint64) {
+	a.seqs = slices.DeleteFunc(a.seqs, func(seq uint64) bool { return from < seq && seq <= to })
+}
+
 // next returns up to limit sequences behind after; false: it does not know.
 func (a *ahead) next(after uint64, limit int) (seqs []uint64, known bool) {
 	if after < a.after {

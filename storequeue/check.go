@@ -2,7 +2,9 @@ package storequeue
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -18,28 +20,46 @@ type Stats struct {
 	Aside       []string // names of damaged files that were put aside
 	AsideBytes  int64    // what they take on the disk, on top of Bytes
 	Readers     []ReaderStats
+
+	Compactions    uint64 // segments rewritten, because most of each was dead
+	CompactedBytes uint64 // written for it
 }
 
 // ReaderStats is one reader's part of Stats.
 type ReaderStats struct {
 	Name    string
 	Acked   uint64
-	Waiting uint64 // messages marked for it and not acked
+	Waiting uint64 // messages marked for it, not acked and not lost
+	Bytes   int64  // of disk that Waiting uses
 	Durable bool
+
+	Oldest  time.Time         // when the oldest of them was accepted, a second ago or less; of readers with Limits
+	In, Out uint64            // messages since Open: that came, and that it is done with, the lost among them
+	Lost    map[Reason]uint64 // messages since Open; nil: none
+	Limits  Limits
 }
 
 // Stats returns the numbers of this moment. Readers come in no order.
 func (q *Queue) Stats() Stats {
-	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Damaged: q.damaged.Load(), Bytes: q.diskBytes()}
+	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Damaged: q.damaged.Load(), Bytes: q.diskBytes(),
+		Compactions: q.compacted.Load(), CompactedBytes: q.compactedBytes.Load()}
 	st.Aside, st.AsideBytes = aside(q.dir)
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
 	st.Segments = len(q.segments)
 	st.First = q.segments[0].first
 	for _, r := range q.readers {
+		used, _ := r.usage()
 		r.mu.Lock()
-		st.Readers = append(st.Readers, ReaderStats{Name: r.name, Acked: r.acked, Waiting: r.waiting, Durable: r.durable})
+		x := ReaderStats{
+			Name: r.name, Acked: r.acked, Waiting: r.waiting, Bytes: used, Durable: r.durable,
+			In: r.in, Out: r.out, Lost: maps.Clone(r.lost), Limits: r.limits,
+		}
+		if r.waiting > 0 && r.oldest.seq > r.acked {
+			x.Oldest = r.oldest.at
+		}
 		r.mu.Unlock()
+		st.Readers = append(st.Readers, x)
 	}
 	return st
 }

@@ -22,6 +22,7 @@ const (
 type batch struct {
 	buf     []byte
 	entries []entry
+	calls   []call // if some were refused: of all, in the order in which they came
 	sealed  []byte // the records, if they are encrypted
 	place   []byte // of the record that is being sealed
 	bundles []byte // of the records, while they are written
@@ -31,6 +32,7 @@ type entry struct {
 	end    int    // of the body in buf, room for the checksum included
 	stored int    // of the record, as it is written
 	sum    uint32 // of the body
+	own    bool   // see Message.Own
 	done   func(uint64, error)
 }
 
@@ -39,15 +41,15 @@ func (b *batch) full() bool { return len(b.entries) >= maxBatch || len(b.buf) >=
 func (b *batch) add(m *Message, done func(uint64, error)) {
 	start := len(b.buf)
 	b.buf = appendBody(b.buf, m)
-	e := entry{sum: crc32.Checksum(b.buf[start:], castagnoli), done: done}
+	e := entry{sum: crc32.Checksum(b.buf[start:], castagnoli), own: m.Own, done: done}
 	b.buf = append(b.buf, 0, 0, 0, 0)
 	e.end = len(b.buf)
 	b.entries = append(b.entries, e)
 }
 
 func (b *batch) reset() {
-	clear(b.entries)
-	b.buf, b.sealed, b.bundles, b.entries = b.buf[:0], b.sealed[:0], b.bundles[:0], b.entries[:0]
+	clear(b.entries[:max(len(b.entries), len(b.calls))])
+	b.buf, b.sealed, b.bundles, b.entries, b.calls = b.buf[:0], b.sealed[:0], b.bundles[:0], b.entries[:0], nil
 	if cap(b.buf) > 2*maxBatchBytes { // after one giant message
 		b.buf, b.sealed = nil, nil
 	}
@@ -137,13 +139,7 @@ func (q *Queue) commitLoop() {
 		if q.cfg.Committed != nil && err == nil {
 			q.cfg.Committed(len(b.entries), time.Since(began))
 		}
-		for i := range b.entries {
-			if err != nil {
-				b.entries[i].done(0, err)
-			} else {
-				b.entries[i].done(first+uint64(i), nil)
-			}
-		}
+		b.answer(first, err)
 		q.busy.Store(0)
 		b.reset()
 		spare = b
@@ -165,9 +161,8 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 	if err := q.Err(); err != nil {
 		return 0, err
 	}
-	if err := q.hasRoom(int64(len(b.buf))); err != nil {
-		q.refused.Add(uint64(len(b.entries)))
-		return 0, err
+	if q.admit(b); len(b.entries) == 0 {
+		return 0, nil
 	}
 	s, err := q.activeSegment()
 	if err == nil {
@@ -181,6 +176,7 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 		return first, nil
 	}
 	if isFull(err) && s != nil && s.lastOnFile() <= q.committed.Load() {
+		q.giveWay()
 		q.refused.Add(uint64(len(b.entries)))
 		return 0, fmt.Errorf("%w: %w", ErrFull, err)
 	}
@@ -248,6 +244,7 @@ func (q *Queue) account(s *segment, b *batch, first uint64) {
 	for i, e := range b.entries {
 		body := b.buf[start : e.end-sumSize]
 		start = e.end
+		s.body += uint64(len(body))
 		for m := range marks(body) {
 			s.mark(m.Reader, first+uint64(i), len(body))
 			if r := q.readers[m.Reader]; r != nil && r.arrived(first+uint64(i), len(body)) {
@@ -319,29 +316,6 @@ func (q *Queue) seal(s *segment) error {
 	s.sealed = true
 	q.segMu.Unlock()
 	s.endWriting()
-	return nil
-}
-
-// HasRoom is nil while a message would be stored, and otherwise the error with
-// which Submit would refuse it.
-func (q *Queue) HasRoom() error {
-	if err := q.Err(); err != nil {
-		return err
-	}
-	return q.hasRoom(1)
-}
-
-// hasRoom answers ErrFull when n more bytes would pass a limit.
-func (q *Queue) hasRoom(n int64) error {
-	if used := q.diskBytes(); used+n > q.cfg.MaxSize {
-		return fmt.Errorf("%w: %d of %d bytes used", ErrFull, used, q.cfg.MaxSize)
-	}
-	if q.cfg.MinFree > 0 {
-		var fs syscall.Statfs_t
-		if err := syscall.Statfs(q.dir, &fs); err == nil && int64(fs.Bavail)*int64(fs.Bsize)-n < q.cfg.MinFree {
-			return fmt.Errorf("%w: the disk has less than %d bytes left", ErrFull, q.cfg.MinFree)
-		}
-	}
 	return nil
 }
 

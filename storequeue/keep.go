@@ -1,51 +1,66 @@
 package storequeue
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"time"
-
-	"go.etcd.io/bbolt"
 )
 
 // flushEvery bounds how often cursors are written: they follow at most this
 // far behind, and a flash disk is spared.
 const flushEvery = 100 * time.Millisecond
 
-// keepLoop writes cursors and unlinks what nobody needs, until Close.
+// lookEvery is how often is looked for what is too old, too much or mostly dead.
+const lookEvery = time.Second
+
+// keepLoop writes cursors, skips what is too old or too much, and takes from the
+// disk what nobody needs, until Close.
 func (q *Queue) keepLoop() {
 	pause, later := time.NewTimer(0), time.NewTimer(copyEvery)
 	defer pause.Stop()
 	defer later.Stop()
 	<-pause.C
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-q.state.nudge:
+			q.keep(false)
+		case <-look.C:
+			q.keep(true)
 		case <-later.C:
+			q.keep(false)
 		case <-q.stop:
-			q.keep()
+			q.keep(false)
 			return
 		}
-		q.keep()
 		later.Reset(q.keepCopy())
 		pause.Reset(flushEvery)
 		select {
 		case <-pause.C:
 		case <-q.stop:
-			q.keep()
+			q.keep(false)
 			return
 		}
 	}
 }
 
-func (q *Queue) keep() {
-	err := q.flushCursors()
+// keep puts the folder in order; look says that it is time to look for more.
+func (q *Queue) keep(look bool) {
+	q.keeping.Lock()
+	err := q.shedAll(look)
+	if err == nil {
+		err = q.flushCursors()
+	}
 	if err == nil {
 		err = q.unlinkSegments()
 	}
+	if err == nil && look {
+		_, err = q.compact(false)
+	}
+	q.keeping.Unlock()
 	if err == nil || q.Err() != nil || q.isClosed() {
 		q.upkeep = ""
 		return
@@ -57,58 +72,34 @@ func (q *Queue) keep() {
 	q.state.dirty()
 }
 
+// shedAll skips what is too old, or more than a reader may have.
+func (q *Queue) shedAll(look bool) error {
+	var errs []error
+	now := time.Now()
+	if look {
+		q.clock.look(now, q.committed.Load())
+	}
+	for _, r := range q.limited() {
+		if look {
+			errs = append(errs, r.look(now))
+		}
+		errs = append(errs, r.trim())
+	}
+	return errors.Join(errs...)
+}
+
 // flushCursors writes the cursors that moved, all in one commit.
 func (q *Queue) flushCursors() error {
-	type moved struct {
-		r  *Reader
-		to uint64
-	}
-	var all []moved
-	q.segMu.RLock()
-	for _, r := range q.readers {
-		r.mu.Lock()
-		if r.durable && r.acked > r.flushed {
-			all = append(all, moved{r, r.acked})
+	var all []*Reader
+	for _, r := range q.losers() {
+		if r.unsaved() {
+			all = append(all, r)
 		}
-		r.mu.Unlock()
 	}
-	q.segMu.RUnlock()
-	if len(all) == 0 {
+	if len(all) == 0 && !q.clock.overdue() {
 		return nil
 	}
-	committed := q.committed.Load()
-	err := q.update(func(tx *bbolt.Tx) error {
-		for _, m := range all {
-			k := key(uint64(m.r.id))
-			id, err := q.state.keys.vault.get(tx, bucketReaders, m.r.name)
-			if err != nil {
-				return err
-			}
-			if !bytes.Equal(id, k) {
-				continue // forgotten meanwhile
-			}
-			if number(fact(tx, bucketCursors, k)) >= m.to {
-				continue // a Checkpoint was faster
-			}
-			if err := putFact(tx, bucketCursors, k, key(m.to)); err != nil {
-				return err
-			}
-			if err := forgetRemovals(tx, m.r.id, m.to); err != nil {
-				return err
-			}
-		}
-		return putFact(tx, bucketMeta, keyCommitted, key(committed))
-	})
-	if err != nil {
-		return err
-	}
-	for _, m := range all {
-		m.r.mu.Lock()
-		m.r.flushed = max(m.r.flushed, m.to)
-		m.r.trimRemoved()
-		m.r.mu.Unlock()
-	}
-	return nil
+	return q.putAll(all)
 }
 
 // unlinkSegments removes sealed segments in which no reader has anything left.
@@ -150,13 +141,13 @@ func (q *Queue) anyNeeds(s *segment) bool {
 }
 
 // segmentsWith lists, in order, the segments that hold something for a reader
-// after a place.
-func (q *Queue) segmentsWith(id ReaderID, after uint64) []*segment {
+// at a place.
+func (q *Queue) segmentsWith(id ReaderID, at standing) []*segment {
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
 	var with []*segment
 	for _, s := range q.segments {
-		if s.marks[id].last > after {
+		if at.left(s.first, s.marks[id].last) > 0 {
 			with = append(with, s)
 		}
 	}

@@ -196,7 +196,8 @@ type content struct {
 	fallen bool   // the file has no other commit: this one may have had a successor
 	facts  map[string][]byte
 	marks  map[ReaderID]markCount
-	size   int64 // of a page
+	body   uint64 // bytes of the records
+	size   int64  // of a page
 	pages  []byte
 }
 
@@ -219,7 +220,7 @@ func (m *meta) look(f *os.File, with seal, first uint64) (c content) {
 	found := &segment{first: first, seal: with, marks: map[ReaderID]markCount{}}
 	found.sparse.Store(c.facts[string(keySparse)] != nil)
 	next, bad, err := found.recount(p, &records)
-	c.bad, c.marks, c.newest = bad, found.marks, max(next-1, number(c.facts[string(keySparse)]))
+	c.bad, c.marks, c.body, c.newest = bad, found.marks, found.body, max(next-1, number(c.facts[string(keySparse)]))
 	found.last = c.newest
 	if err == nil && bad == 0 && !found.says(c.facts) {
 		err = fmt.Errorf("%w: it says something else of itself", errTorn)
@@ -297,6 +298,7 @@ func (s *segment) recount(p *pages, records *bucket) (next uint64, bad int, err 
 			if err != nil {
 				bad++
 			} else {
+				s.body += uint64(len(body))
 				for m := range marks(body) {
 					s.mark(m.Reader, seq, len(body))
 				}

@@ -311,6 +311,7 @@ func (q *Queue) tell(w *wound) {
 }
 
 func (q *Queue) announce(l Loss) {
+	q.lose(l)
 	if q.cfg.Lost != nil {
 		q.cfg.Lost(l)
 	}

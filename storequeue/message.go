@@ -22,6 +22,7 @@ type Message struct {
 	Properties      []Property
 
 	Note []byte // the writer's own, for the reader that For names first; Next shows it to no other
+	Own  bool   // the gateway's own word: there is room for it when the queue is full; not stored
 	For  []Mark // the readers it is kept for; from Next, only the reader's own
 }
 

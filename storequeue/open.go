@@ -214,13 +214,24 @@ func (q *Queue) listSegments() (firsts []uint64, err error) {
 // openReaders restores the durable readers and counts what waits for them.
 func (q *Queue) openReaders() error {
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		return q.state.keys.vault.each(tx, bucketReaders, func(name string, id []byte) error {
+		err := q.clock.start(fact(tx, bucketMeta, keyClock), q.committed.Load())
+		if err != nil {
+			return fmt.Errorf("%w: clock: %w", ErrDamaged, err)
+		}
+		err = q.state.keys.vault.each(tx, bucketReaders, func(name string, id []byte) error {
 			at := number(fact(tx, bucketCursors, id))
 			r := newReader(q, ReaderID(number(id)), name, at)
 			r.durable = true
+			if err := r.restore(tx, at); err != nil {
+				return fmt.Errorf("%w: reader %s: %w", ErrDamaged, name, err)
+			}
 			q.readers[r.id], q.names[r.name] = r, r
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		return q.restoreLosses(tx)
 	})
 	if err != nil {
 		return err
@@ -235,12 +246,13 @@ func (q *Queue) openReaders() error {
 
 // countWaiting needs to look into a segment only for readers that are within it.
 func (q *Queue) countWaiting(s *segment) error {
-	within := false
+	part := map[ReaderID]bool{}
 	for id, k := range s.marks {
-		r := q.readers[id]
-		within = within || r != nil && r.acked >= s.first && r.acked < k.last
+		if r := q.readers[id]; r != nil && r.acked < k.last && (r.acked >= s.first || r.skipped.overlap(s.first-1, k.last) > 0) {
+			part[id] = true
+		}
 	}
-	if within {
+	if len(part) > 0 {
 		defer s.rest()
 		if err := q.makeSound(s); err != nil {
 			return err
@@ -249,17 +261,17 @@ func (q *Queue) countWaiting(s *segment) error {
 	for id, k := range s.marks {
 		if r := q.readers[id]; r != nil && k.last > r.acked {
 			r.newest, r.ahead.after = k.last, k.last
-			if r.acked < s.first {
+			if !part[id] {
 				r.waiting += k.n
 				r.bytes += k.bytes
 			}
 		}
 	}
-	if !within {
+	if len(part) == 0 {
 		return nil
 	}
 	return s.countMarks(s.first, func(id ReaderID, seq uint64, size int) {
-		if r := q.readers[id]; r != nil && r.acked >= s.first && seq > r.acked {
+		if r := q.readers[id]; r != nil && part[id] && seq > r.acked && !r.skipped.has(seq) {
 			r.waiting++
 			r.bytes += uint64(size)
 		}

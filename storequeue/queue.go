@@ -79,11 +79,21 @@ type Queue struct {
 	segments []*segment // by first sequence; the last one is the active one
 	readers  map[ReaderID]*Reader
 	names    map[string]*Reader // the durable ones
+	bounded  []*Reader          // those with Limits; not changed in place
 	lastTemp ReaderID
+	house    *Reader // what nobody in particular lost
 
 	wounds    []*wound   // found while opening, until they are told
 	rewriting sync.Mutex // held over making a segment anew, which is done with one at a time
 
+	// keeping is held by whoever puts the folder in order: the keeper, or the
+	// committer that needs room. It covers the fields below.
+	keeping        sync.Mutex
+	compactNext    time.Time // not before
+	compacted      atomic.Uint64
+	compactedBytes atomic.Uint64 // written for it
+
+	clock  clock
 	fault  faultState
 	upkeep string // the keeper's last complaint
 
@@ -119,6 +129,8 @@ func Open(dir string, cfg Config) (*Queue, error) {
 		born:  time.Now().Add(-1), // so that busy is never 0 by chance
 	}
 	q.filling.init()
+	q.house = newReader(q, 0, "", 0)
+	q.house.durable = true
 	if err := q.open(); err != nil {
 		return nil, fmt.Errorf("open queue %s: %w", dir, err)
 	}

@@ -379,7 +379,7 @@ func TestCursorsAreFlushed(t *testing.T) {
 			time.Sleep(2 * flushEvery) // of the bubble's clock
 			synctest.Wait()
 			r.mu.Lock()
-			flushed := r.flushed
+			flushed := r.stored.acked
 			r.mu.Unlock()
 			if flushed != uint64(i+1) {
 				t.Errorf("flushed %d, want %d", flushed, i+1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"go.etcd.io/bbolt"
@@ -19,21 +20,39 @@ type Reader struct {
 	durable bool
 	wake    chan struct{} // room for one
 
-	reading sync.Mutex // covers held; held over reading what is given out
-	held    bool       // Remove is counting: nothing is given out
+	reading sync.Mutex // covers held; held over reading what is given out, and over skipping
+	held    bool       // Remove is counting: nothing is given out or skipped
 
 	mu      sync.Mutex // covers the fields below; held for moments only
 	acked   uint64     // done up to here
-	flushed uint64     // acked, as state.db has it
+	skipped stretches  // behind acked; changed by who holds looking, or shortened by acked
+	stored  standing   // acked and skipped, as state.db has them
+	high    uint64     // newest that Next returned
 	newest  uint64     // newest committed message marked for it
 	stirred bool       // newest rose since the last wakeUp
-	waiting uint64     // marked and not acked
+	waiting uint64     // marked, not acked and not skipped
 	bytes   uint64     // of those records
 	handed  []handed   // returned by Next, not acked, rising
 	ahead   ahead      // of the newest of those that wait
 	gone    bool       // forgotten
 
 	removed []removal // what stands in the log and is not for r any more; never changed in place
+
+	limits  Limits
+	in, out uint64
+	lost    map[Reason]uint64
+	oldest  headOf // of what waits, as of the last look
+	next    headOf // of what waits and is not in flight
+	left    []left // by its caller, not acked, rising
+	tolls   tolls  // of what it lost
+	changes int    // of skipped and tolls
+	kept    int    // changes, as state.db has them
+}
+
+// A left message is one that Drop was told of.
+type left struct {
+	seq  uint64
+	loss Loss
 }
 
 type handed struct {
@@ -62,7 +81,7 @@ func (r *Reader) Acked() uint64 {
 func (r *Reader) Flushed() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.flushed
+	return r.stored.acked
 }
 
 // arrived notes a committed message and reports whether it is the first since
@@ -75,6 +94,7 @@ func (r *Reader) arrived(seq uint64, size int) bool {
 	r.newest = seq
 	r.ahead.add(seq)
 	r.waiting++
+	r.in++
 	r.bytes += uint64(size)
 	return first
 }
@@ -138,7 +158,8 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 
 func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, error) {
 	r.mu.Lock()
-	newest, gone, waiting := r.newest, r.gone, int(r.waiting)
+	after = r.skipped.beyond(after)
+	newest, gone, waiting, skipped := r.newest, r.gone, int(r.waiting), r.skipped
 	seqs, known := r.ahead.next(after, limit)
 	removed := r.removed
 	r.mu.Unlock()
@@ -149,9 +170,9 @@ func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, er
 		return haul{}, nil
 	}
 	n := min(limit, waiting)
-	found := haul{r: r, newest: newest, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n), removed: removed}
+	found := haul{r: r, newest: newest, skipped: skipped, removed: removed, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
 	known = known && len(removed) == 0 // of what was removed, there may be more than limit
-	for _, s := range r.q.segmentsWith(r.id, after) {
+	for _, s := range r.q.segmentsWith(r.id, standing{after, skipped}) {
 		err := r.q.viewSound(s, func(tx *bbolt.Tx) error {
 			if known {
 				return s.pick(tx.Bucket(bucketRecords), seqs, found.take, found.skip)
@@ -178,16 +199,16 @@ func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, er
 
 // A haul is what one read brings.
 type haul struct {
-	r      *Reader
-	newest uint64
-	limit  int
-	msgs   []Message
-	marks  []Mark  // of msgs
-	sizes  []int   // of their records
-	bytes  int     // together
-	last   Message // what the last one had in common with the next
-
+	r       *Reader
+	newest  uint64
+	skipped stretches
 	removed []removal // of r
+	limit   int
+	msgs    []Message
+	marks   []Mark  // of msgs
+	sizes   []int   // of their records
+	bytes   int     // together
+	last    Message // what the last one had in common with the next
 }
 
 func (h *haul) full() bool { return len(h.msgs) >= h.limit || h.bytes >= maxNextBytes }
@@ -197,7 +218,7 @@ func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
 		return false, nil
 	}
 	mark, ok := markFor(body, h.r.id)
-	if !ok {
+	if !ok || h.skipped.has(seq) {
 		return true, nil
 	}
 	m, err := decodeBody(body, &h.last)
@@ -239,6 +260,7 @@ func (r *Reader) hand(after uint64, h *haul) {
 		r.handed = r.handed[:len(r.handed)-1] // reading again from further back
 	}
 	for i := range h.msgs {
+		r.high = max(r.high, h.msgs[i].Seq)
 		if seq := h.msgs[i].Seq; seq > r.acked {
 			r.handed = append(r.handed, handed{seq, h.sizes[i]})
 		}
@@ -259,10 +281,18 @@ func (r *Reader) advance(seq uint64) bool {
 	seq = min(seq, r.q.committed.Load())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if seq <= r.acked {
+	if seq = r.skipped.beyond(seq); seq <= r.acked {
 		return false
 	}
+	r.move(seq)
+	return true
+}
+
+// move lets r be done with everything up to seq. It wants mu held.
+func (r *Reader) move(seq uint64) {
+	before := r.waiting
 	r.acked = seq
+	r.skipped = r.skipped.behind(seq)
 	r.ahead.pass(seq)
 	n := 0
 	for n < len(r.handed) && r.handed[n].seq <= seq {
@@ -274,26 +304,31 @@ func (r *Reader) advance(seq uint64) bool {
 	if seq >= r.newest {
 		r.waiting, r.bytes = 0, 0
 	}
-	return true
+	r.out += before - r.waiting
+	r.settle(seq)
 }
 
 // Checkpoint is Ack together with changes to State, in one commit, on disk
 // when it returns. It is for durable readers.
 func (r *Reader) Checkpoint(seq uint64, changes ...Change) error {
 	seq = max(min(seq, r.q.committed.Load()), r.Acked())
-	err := r.q.update(func(tx *bbolt.Tx) error {
-		if err := r.q.state.apply(tx, changes); err != nil {
+	return r.checkpoint(seq, func(tx *bbolt.Tx) error { return r.q.state.apply(tx, changes) })
+}
+
+func (r *Reader) checkpoint(seq uint64, also func(*bbolt.Tx) error) error {
+	var w written
+	err := r.q.update(func(tx *bbolt.Tx) (err error) {
+		if err := also(tx); err != nil {
 			return err
 		}
-		return putFact(tx, bucketCursors, key(uint64(r.id)), key(seq))
+		w, err = r.put(tx, seq)
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	r.advance(seq)
-	r.mu.Lock()
-	r.flushed = max(r.flushed, seq)
-	r.mu.Unlock()
+	r.wrote(w)
 	r.q.state.dirty() // a segment may go
 	return nil
 }
@@ -320,12 +355,8 @@ func (r *Reader) needs(s *segment) bool {
 	if !ok {
 		return false
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.durable {
-		return k.last > r.flushed
-	}
-	return k.last > r.acked
+	p := r.place()
+	return p.left(s.first, k.last) > 0
 }
 
 // Reader returns the durable reader of that name, made on first use and then
@@ -395,7 +426,7 @@ func (q *Queue) TransientReader(name string) (*Reader, error) {
 }
 
 func newReader(q *Queue, id ReaderID, name string, at uint64) *Reader {
-	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, flushed: at, newest: at, ahead: ahead{after: at}}
+	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, stored: standing{acked: at}, high: at, newest: at, ahead: ahead{after: at}}
 }
 
 // Forget removes a reader, in one commit with changes to State if it is
@@ -412,6 +443,11 @@ func (q *Queue) Forget(r *Reader, changes ...Change) error {
 			if err := forgetRemovals(tx, r.id, ^uint64(0)); err != nil {
 				return err
 			}
+			if b := tx.Bucket(bucketSkipped); b != nil {
+				if err := b.Delete(key(uint64(r.id))); err != nil {
+					return err
+				}
+			}
 			return tx.Bucket(bucketCursors).Delete(key(uint64(r.id)))
 		})
 		if err != nil {
@@ -424,10 +460,13 @@ func (q *Queue) Forget(r *Reader, changes ...Change) error {
 		delete(q.names, r.name)
 	}
 	delete(q.readers, r.id)
+	q.bounded = slices.DeleteFunc(slices.Clone(q.bounded), func(x *Reader) bool { return x == r })
 	q.segMu.Unlock()
 	r.mu.Lock()
 	r.gone = true
+	lost := r.tolls.all
 	r.mu.Unlock()
+	q.inherit(lost)
 	r.wakeUp()
 	q.state.dirty()
 	return nil

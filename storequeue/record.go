@@ -272,6 +272,11 @@ func (c *cursor) uvarint() uint64 {
 	return v
 }
 
+func (c *cursor) varint() int64 {
+	v := c.uvarint()
+	return int64(v>>1) ^ -int64(v&1)
+}
+
 // count reads a number of parts of at least size bytes each, so that a wrong
 // number cannot ask for more memory than the record itself takes.
 func (c *cursor) count(size int) int {

@@ -176,7 +176,7 @@ func (s *state) copyState(tx, old *bbolt.Tx, v *vault) error {
 
 // covered says which buckets of state.db the vault is for.
 func covered(name []byte) bool {
-	return string(name) == string(bucketReaders) || strings.HasPrefix(string(name), factPrefix)
+	return string(name) == string(bucketReaders) || string(name) == string(bucketLosses) || strings.HasPrefix(string(name), factPrefix)
 }
 
 // sealOf is the seal of the segment that begins with the sequence first.

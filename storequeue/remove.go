@@ -230,6 +230,7 @@ func (r *Reader) apply(t *tally) {
 		}
 	}
 	t.loss.Count = count
+	r.out += count
 	r.handed = slices.DeleteFunc(r.handed, func(h handed) bool {
 		return slices.ContainsFunc(t.handed, func(o handed) bool { return o.seq == h.seq })
 	})
@@ -246,8 +247,8 @@ func (r *Reader) apply(t *tally) {
 
 // trimRemoved wants mu held: it forgets what the cursor on disk has passed.
 func (r *Reader) trimRemoved() {
-	if slices.ContainsFunc(r.removed, func(x removal) bool { return x.Upto <= r.flushed }) {
-		r.removed = slices.DeleteFunc(slices.Clone(r.removed), func(x removal) bool { return x.Upto <= r.flushed })
+	if slices.ContainsFunc(r.removed, func(x removal) bool { return x.Upto <= r.stored.acked }) {
+		r.removed = slices.DeleteFunc(slices.Clone(r.removed), func(x removal) bool { return x.Upto <= r.stored.acked })
 	}
 }
 
@@ -313,7 +314,7 @@ func (r *Reader) discount(s *segment) error {
 		return nil
 	}
 	var count, size uint64
-	known := r.acked < s.first
+	known := r.acked < s.first && r.skipped.overlap(s.first-1, s.marks[r.id].last) == 0
 	for _, x := range r.removed {
 		of := x.Segments[s.first]
 		known = known && (of.Count == 0 || of.Marked == s.marks[r.id].n)
@@ -333,7 +334,7 @@ func (r *Reader) discount(s *segment) error {
 func (r *Reader) countRemoved(s *segment) (count, size uint64, err error) {
 	err = s.view(func(tx *bbolt.Tx) error {
 		return s.scanOver(tx.Bucket(bucketRecords), max(r.acked+1, s.first), func(seq uint64, body []byte) (bool, error) {
-			if _, ok := markFor(body, r.id); !ok {
+			if _, ok := markFor(body, r.id); !ok || r.skipped.has(seq) {
 				return true, nil
 			}
 			m, err := decodeBody(body, &Message{})

@@ -85,6 +85,7 @@ func (w *rewriter) put(seq uint64, rec []byte) error {
 	if err != nil {
 		return fmt.Errorf("record %d: %w", seq, err)
 	}
+	w.made.body += uint64(len(body))
 	for m := range marks(body) {
 		w.made.mark(m.Reader, seq, len(body))
 	}
@@ -132,6 +133,7 @@ func (q *Queue) rewrite(s *segment, each func(put func(seq uint64, rec []byte) e
 		return err
 	}
 	q.segMu.Lock()
+	s.body = made.body
 	s.marks = made.marks // before the file: whoever finds less than it says looks further
 	q.segMu.Unlock()
 	s.sparse.Store(true)

@@ -43,6 +43,11 @@ type segment struct {
 	last   uint64 // newest committed record; first-1 when empty
 	sealed bool
 	marks  map[ReaderID]markCount
+	body   uint64 // bytes of all its records; 0: unknown
+
+	// The keeper's: see compact.
+	dead  time.Time // since when it is mostly dead; zero: it is not
+	tried uint64    // what was needed of it when it was last compacted, and one
 }
 
 var (
@@ -52,6 +57,7 @@ var (
 	keyFirst      = []byte("first")
 	keySealed     = []byte("sealed")
 	keySizes      = []byte("sizes")
+	keyBody       = []byte("body")
 	keySum        = []byte("sum")    // over what a sealed segment says of itself
 	keySparse     = []byte("sparse") // of a rewritten segment: the last sequence that it stands for
 )
@@ -270,6 +276,9 @@ func (s *segment) commit(fn func(*bbolt.Tx) error) error {
 func (s *segment) putSealed(tx *bbolt.Tx) error {
 	info := tx.Bucket(bucketInfo)
 	if err := info.Put(keySizes, s.encodeSizes()); err != nil {
+		return err
+	}
+	if err := info.Put(keyBody, key(s.body)); err != nil {
 		return err
 	}
 	if err := info.Put(keySealed, s.encodeMarks()); err != nil {

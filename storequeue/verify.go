@@ -107,6 +107,7 @@ func (p *patient) believe(facts map[string][]byte, last, end uint64) {
 		p.cause = s.decodeMarks(facts[string(keySealed)], facts[string(keySizes)])
 		p.sealed, p.ends = p.cause == nil, true
 		s.last = last
+		s.body = number(facts[string(keyBody)])
 		s.sparse.Store(facts[string(keySparse)] != nil)
 	}
 }
@@ -135,7 +136,7 @@ func (q *Queue) openNewest(first uint64, with seal) (*patient, error) {
 	if taken {
 		q.log.Warn("the last commit was cut off and is taken back: nothing in it was acknowledged", "segment", path)
 	}
-	s := &segment{path: path, first: first, last: c.newest, seal: with, marks: c.marks, sealed: c.facts[string(keySealed)] != nil}
+	s := &segment{path: path, first: first, last: c.newest, seal: with, marks: c.marks, body: c.body, sealed: c.facts[string(keySealed)] != nil}
 	s.sparse.Store(c.facts[string(keySparse)] != nil)
 	s.bytes.Store(int64(len(c.pages)) * c.size)
 	p := &patient{s: s, ends: !c.fallen, newest: true}

@@ -1,0 +1,116 @@
+package storequeue
+
+import (
+	"fmt"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// A sealed segment of which less than half is needed is rewritten with that
+// half only, so that a reader that stays away holds what it needs and not what
+// lay around it.
+const (
+	compactAfter = 10 * time.Second // of being mostly dead: most segments go soon, whole
+	compactShare = 5                // of the time, at most one part in so many is spent on it
+	compactWorth = 256 << 10        // bytes to win, at least
+)
+
+// compact rewrites the segment from which most comes back, if one is worth it,
+// and reports whether it did. now does not wait until it has been so for a
+// while. It wants keeping held.
+func (q *Queue) compact(now bool) (shrunk bool, err error) {
+	began := time.Now()
+	if !now && began.Before(q.compactNext) {
+		return false, nil
+	}
+	s, needed := q.worthCompacting(now, began)
+	if s == nil {
+		return false, nil
+	}
+	sound := func(*bbolt.Tx) error { return nil }
+	if err := q.viewSound(s, sound, func() bool { return true }); err != nil {
+		return false, err
+	}
+	before := s.bytes.Load()
+	s.tried = needed + 1
+	places := q.places(s)
+	err = q.rewrite(s, func(put func(uint64, []byte) error) error {
+		return s.view(func(tx *bbolt.Tx) error {
+			return eachRecord(tx.Bucket(bucketRecords), s.first, func(seq uint64, rec []byte) error {
+				body, err := s.seal.open(rec, seq)
+				if err != nil {
+					return fmt.Errorf("record %d: %w", seq, err)
+				}
+				for m := range marks(body) {
+					if p, ok := places[m.Reader]; ok && p.needs(seq) {
+						return put(seq, rec)
+					}
+				}
+				return nil
+			})
+		})
+	})
+	took := time.Since(began)
+	q.compactNext = time.Now().Add((compactShare - 1) * took)
+	if err != nil {
+		return false, fmt.Errorf("compact segment %s: %w", s.path, err)
+	}
+	q.compacted.Add(1)
+	q.compactedBytes.Add(uint64(s.bytes.Load()))
+	q.log.Debug("a segment is compacted", "segment", s.path, "before", before, "after", s.bytes.Load(), "took", took)
+	return s.bytes.Load() < before, nil
+}
+
+// worthCompacting picks a segment. What is needed of one is an estimate: by
+// whom, and how far they have come in it.
+func (q *Queue) worthCompacting(now bool, t time.Time) (best *segment, needed uint64) {
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	win := int64(min(compactWorth, q.cfg.SegmentSize/8))
+	for _, s := range q.segments[:len(q.segments)-1] {
+		if !s.sealed {
+			continue
+		}
+		n := q.needed(s)
+		size := s.bytes.Load()
+		if int64(float64(n)*overhead) > size/2 || s.tried > 0 && n >= s.tried/2 {
+			s.dead = time.Time{}
+			continue
+		}
+		if s.dead.IsZero() {
+			s.dead = t
+		}
+		if w := size - int64(float64(n)*overhead); w >= win && (now || t.Sub(s.dead) >= compactAfter) {
+			best, needed, win = s, n, w
+		}
+	}
+	return best, needed
+}
+
+// needed estimates the bytes of records that somebody needs. It wants the
+// segments lock held.
+func (q *Queue) needed(s *segment) (n uint64) {
+	for id, k := range s.marks {
+		r := q.readers[id]
+		if r == nil || k.last < s.first {
+			continue
+		}
+		p := r.place()
+		n += uint64(float64(k.bytes) * float64(p.left(s.first, k.last)) / float64(k.last-s.first+1))
+	}
+	return n
+}
+
+// places are where the readers stand that have something in s.
+func (q *Queue) places(s *segment) map[ReaderID]standing {
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	all := map[ReaderID]standing{}
+	for id := range s.marks {
+		if r := q.readers[id]; r != nil {
+			all[id] = r.place()
+		}
+	}
+	return all
+}
