@@ -79,6 +79,8 @@ type Gateway struct {
 
 	published atomic.Uint64 // by devices
 	lost      losses
+	told      *storequeue.Reader // see toldReader
+	saidAll   time.Time          // used by announceLosses
 	latency   admin.Latency
 
 	reloading sync.Mutex     // one at a time; covers inForce
@@ -91,7 +93,7 @@ func New(cfg *config.Config, opt Options) (*Gateway, error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger, started: time.Now(), inForce: cfg}
+	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger, started: time.Now(), saidAll: time.Now(), inForce: cfg}
 	for _, w := range Warnings(cfg) {
 		g.log.Warn(w)
 	}
@@ -126,6 +128,12 @@ func (g *Gateway) openDisk() error {
 	})
 	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {
 		err = fmt.Errorf("%w; to start anew, without what it held, move the whole data folder %s away", err, data)
+	}
+	if err != nil {
+		return setup(err)
+	}
+	if g.told, err = g.queue.Reader(toldReader); err == nil {
+		err = g.strikeTold()
 	}
 	if err != nil {
 		return setup(err)

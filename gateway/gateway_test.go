@@ -3,11 +3,13 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -169,7 +171,7 @@ func TestStartWithAFullQueue(t *testing.T) {
 	}
 	g.Close()
 	g, _ = open(t, load(t, dir, text))
-	if got := g.links[0].reader.Waiting(); got != 1 {
+	if got := g.links[0].lanes.all[0].Waiting(); got != 1 {
 		t.Errorf("%d wait for the link, want 1", got)
 	}
 }
@@ -178,13 +180,74 @@ func TestStartWithAFullQueue(t *testing.T) {
 func TestLossesAreNotForgotten(t *testing.T) {
 	g, _ := open(t, load(t, t.TempDir(), self1))
 	m := storequeue.Message{Topic: "a", Time: time.UnixMilli(5)}
-	g.lost.add("cloud", northbound.Expired, &m)
+	g.lost.skip("client", &m)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	g.sayLosses(ended)
-	g.lost.add("cloud", northbound.Expired, &m)
+	g.lost.skip("client", &m)
 	if all := g.lost.take(); len(all) != 1 || all[0].Count != 2 || all[0].From != 5 {
 		t.Errorf("losses %+v", all)
+	}
+}
+
+// What a link lost is announced exactly once, also when the gateway dies between
+// storing the announcement and striking it out, or before either.
+func TestLossesAreAnnouncedOnce(t *testing.T) {
+	dir := t.TempDir()
+	const text = self1 + "access: {rules: [{allow: subscribe, who: \"link:cloud\", topics: [\"#\"]}]}\nnorthbound:\n" +
+		"  - {name: cloud, servers: [\"mqtts://localhost:1\"], ca: a, certificate: b, key: c, send: [{topics: [\"#\"]}]}\n"
+	lose := func(g *Gateway, n int) {
+		t.Helper()
+		r := g.links[0].lanes.all[0]
+		for range n {
+			m := storequeue.Message{Topic: "a", For: []storequeue.Mark{{Reader: r.ID()}}}
+			if err := g.queue.Append(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			msgs, err := r.Poll(r.Acked(), 1)
+			if err != nil || len(msgs) != 1 {
+				t.Fatalf("%d messages, %v", len(msgs), err)
+			}
+			g.dropped(g.links[0], msgs[0], northbound.Expired)
+			r.Ack(msgs[0].Seq)
+		}
+	}
+	g, _ := open(t, load(t, dir, text))
+	lose(g, 3)
+	g.Close()
+	g, _ = open(t, load(t, dir, text))
+	lose(g, 2)
+	g.saidAll = time.Time{} // as if it had been an hour
+	all, err := g.queue.Losses(nil)
+	if err != nil || len(all) != 2 || all[0].Count+all[1].Count != 5 {
+		t.Fatalf("losses %+v, %v", all, err)
+	}
+	// The announcement is stored, and then the gateway dies.
+	told := g.say(t.Context(), &loss{Link: "cloud", Reason: "expired", Count: all[0].Count}, []byte(all[0].ID), []storequeue.Mark{{Reader: g.told.ID()}})
+	if told != nil {
+		t.Fatal(told)
+	}
+	g.Close()
+	g, _ = open(t, load(t, dir, text))
+	lose(g, 4)
+	g.saidAll = time.Time{}
+	for range 2 {
+		g.sayLosses(t.Context())
+	}
+	var counts []uint64
+	msgs, err := g.links[0].lanes.own.Poll(0, 100)
+	for _, m := range msgs {
+		var e loss
+		if err := json.Unmarshal(m.Payload, &e); err != nil || e.Link != "cloud" || e.Reason != "expired" {
+			t.Errorf("announced %s, %v", m.Payload, err)
+		}
+		counts = append(counts, e.Count)
+	}
+	if err != nil || !slices.Equal(counts, []uint64{3, 2, 4}) && !slices.Equal(counts, []uint64{2, 3, 4}) {
+		t.Errorf("announced %v, %v", counts, err)
+	}
+	if all, err := g.queue.Losses(nil); len(all) != 0 || err != nil {
+		t.Errorf("left %+v, %v", all, err)
 	}
 }
 
@@ -215,7 +278,7 @@ func TestDamageIsAnnounced(t *testing.T) {
 		"  - {name: cloud, servers: [\"mqtts://localhost:1\"], ca: a, certificate: b, key: c, send: [{topics: [\"#\"]}]}\n"
 	g, _ := open(t, load(t, dir, text))
 	for _, payload := range []string{"first", "to be damaged", "last"} {
-		m := storequeue.Message{Topic: "a", Payload: []byte(payload), For: []storequeue.Mark{{Reader: g.links[0].reader.ID(), QoS: 1}}}
+		m := storequeue.Message{Topic: "a", Payload: []byte(payload), For: []storequeue.Mark{{Reader: g.links[0].lanes.all[0].ID(), QoS: 1}}}
 		if err := g.queue.Append(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +297,7 @@ func TestDamageIsAnnounced(t *testing.T) {
 	}
 	g, _ = open(t, load(t, dir, text))
 	for range 2 {
-		if msgs, err := g.links[0].reader.Poll(0, 10); err != nil || len(msgs) != 2 {
+		if msgs, err := g.links[0].lanes.all[0].Poll(0, 10); err != nil || len(msgs) != 2 {
 			t.Fatalf("%d messages, %v; want 2", len(msgs), err)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/broker"
@@ -22,18 +21,15 @@ type link struct {
 	*northbound.Link
 	name     string
 	identity access.Identity
-	reader   *storequeue.Reader
+	lanes    lanes
 	tls      *pki.Credentials
 
 	quarantine *storequeue.Reader
 }
 
-// linkReader is what readers of links are called by, before the link's name.
-const linkReader = "link/"
-
 func (g *Gateway) openLinks() error {
 	for _, cfg := range g.cfg.Northbound {
-		reader, err := g.queue.Reader(linkReader + cfg.Name)
+		lanes, err := g.openLanes(cfg.Name)
 		if err != nil {
 			return fmt.Errorf("link %s: %w", cfg.Name, err)
 		}
@@ -41,11 +37,11 @@ func (g *Gateway) openLinks() error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", cfg.Name, err)
 		}
-		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, reader: reader, tls: g.credentials(cfg), quarantine: quarantine}
+		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, tls: g.credentials(cfg), quarantine: quarantine}
 		if err := g.requeue(l); err != nil {
 			return err
 		}
-		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), reader); err != nil {
+		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), lanes.sources(g.cfg.Queue)...); err != nil {
 			return fmt.Errorf("%w: %w", ErrSetup, err)
 		}
 		g.links = append(g.links, l)
@@ -58,11 +54,11 @@ func (g *Gateway) openLinks() error {
 func (g *Gateway) forgetLinks() error {
 	configured := map[string]bool{}
 	for _, l := range g.links {
-		configured[linkReader+l.name] = true
+		configured[l.name] = true
 	}
 	for _, r := range g.queue.Stats().Readers {
-		name, isLink := strings.CutPrefix(r.Name, linkReader)
-		if !isLink || configured[r.Name] {
+		name, _, isLink := splitReader(r.Name, g.cfg.Queue)
+		if !isLink || configured[name] {
 			continue
 		}
 		if r.Waiting > 0 {
@@ -108,7 +104,7 @@ func routes(in []config.Route) []northbound.Route {
 func (g *Gateway) outbound(topic string, marks []storequeue.Mark) []storequeue.Mark {
 	for _, l := range g.links {
 		if qos, ok := l.Wants(topic); ok && g.gate.Allow(l.identity, access.Subscribe, topic) {
-			marks = append(marks, storequeue.Mark{Reader: l.reader.ID(), QoS: qos})
+			marks = append(marks, storequeue.Mark{Reader: l.lanes.of(topic, g.cfg.Queue).ID(), QoS: qos})
 		}
 	}
 	return marks

@@ -21,14 +21,20 @@ const (
 // otherwise announced.
 func (g *Gateway) dropped(l *link, m storequeue.Message, why northbound.Drop) {
 	if why == northbound.Refused && l.quarantine.Waiting() < maxQuarantine {
-		m.Seq, m.For = 0, []storequeue.Mark{{Reader: l.quarantine.ID(), QoS: m.QoS}}
-		err := g.queue.Append(context.Background(), m) // the cursor passes it next: it has to be on disk
+		aside := m
+		aside.Seq, aside.For = 0, []storequeue.Mark{{Reader: l.quarantine.ID(), QoS: m.QoS}}
+		err := g.queue.Append(context.Background(), aside) // the cursor passes it next: it has to be on disk
 		if err == nil {
 			return
 		}
 		g.log.Error("keep a message that the cloud refused", "link", l.name, "topic", m.Topic, "error", err)
 	}
-	g.lost.add(l.name, why, &m)
+	lane, err := l.lanes.reader(&m)
+	if err != nil {
+		g.log.Error("count a lost message", "link", l.name, "error", err)
+		return
+	}
+	lane.Drop(&m, storequeue.Reason(why.String())) // counted when the cursor passes it
 }
 
 // requeue gives a link what was quarantined before this start. The messages
@@ -45,7 +51,7 @@ func (g *Gateway) requeue(l *link) error {
 		}
 		after = msgs[len(msgs)-1].Seq
 		for i := range msgs {
-			msgs[i].For = []storequeue.Mark{{Reader: l.reader.ID(), QoS: msgs[i].QoS}}
+			msgs[i].For = []storequeue.Mark{{Reader: l.lanes.of(msgs[i].Topic, g.cfg.Queue).ID(), QoS: msgs[i].QoS}}
 		}
 		err = g.queue.Append(context.Background(), msgs...)
 		if errors.Is(err, storequeue.ErrFull) { // no reason not to start

@@ -35,6 +35,10 @@ func (g *Gateway) Reload(by string, dry bool) (admin.Reload, error) {
 	g.gate.SetConfig(gateConfig(adopted))
 	g.gate.SetRules(rules)
 	g.broker.SetLimits(brokerLimits(adopted))
+	g.queue.SetSize(adopted.Queue.MaxSize, adopted.Queue.MinFree)
+	for _, l := range g.links {
+		l.lanes.limit(adopted.Queue)
+	}
 	g.inForce = adopted
 	g.broker.Recheck() // roles may have changed
 	g.log.Info("configuration reloaded", "event", "reload", "by", by,

@@ -41,7 +41,7 @@ func (g *Gateway) Status() admin.Status {
 	st := admin.Status{
 		Gateway: admin.GatewayStatus{ID: g.cfg.Gateway.ID, Version: g.opt.Version, Started: g.started, Epoch: g.queue.Epoch()},
 		Queue: admin.QueueStatus{
-			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Damaged: q.Damaged,
+			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Damaged: q.Damaged, Compactions: q.Compactions, CompactedBytes: q.CompactedBytes,
 			Readers: []admin.ReaderStatus{},
 		},
 		Links: []admin.LinkStatus{}, Devices: []admin.DeviceStatus{},
@@ -58,8 +58,12 @@ func (g *Gateway) Status() admin.Status {
 	}
 	for _, l := range g.links {
 		s := l.Stats()
+		var total uint64
+		for _, r := range l.lanes.readers() {
+			total += waiting[r.Name()]
+		}
 		st.Links = append(st.Links, admin.LinkStatus{
-			Name: l.name, Connected: s.Connected, Since: s.Since, Server: s.Server, Waiting: waiting[l.reader.Name()],
+			Name: l.name, Connected: s.Connected, Since: s.Since, Server: s.Server, Waiting: total,
 			Delivered: s.Acked, Forbidden: s.Skipped, Expired: s.Expired, Refused: s.Quarantined, Error: s.LastError,
 		})
 	}

@@ -66,7 +66,7 @@ func (l *Link) serve(ctx, life context.Context, c *connection) error {
 		err = l.greet(sending, c)
 	}
 	if err == nil {
-		s := &sender{link: l, connection: c, after: c.window.done()}
+		s := newSender(l, c)
 		ended := make(chan error, 1)
 		go func() { ended <- s.run(sending) }() // ends with sending
 		err = l.watch(c, ended)
@@ -120,8 +120,12 @@ func leave(life context.Context, c *connection) {
 	_ = c.client.Disconnect(&paho.Disconnect{ReasonCode: packets.DisconnectDisconnectWithWillMessage})
 }
 
-// advance tells the source how far the cloud has acknowledged.
-func (l *Link) advance(w *window) { l.source.Ack(w.done()) }
+// advance tells each lane how far the cloud has acknowledged.
+func (l *Link) advance(w *window) {
+	for i, lane := range l.lanes {
+		lane.Ack(w.done(i))
+	}
+}
 
 // keep remembers, after a connection, what was acknowledged behind a gap. A
 // server that named a fault of the only message in flight has refused it.
@@ -130,9 +134,9 @@ func (l *Link) keep(w *window, cause error) {
 	rest := w.reset()
 	var d *disconnectError
 	if errors.As(cause, &d) && blamesMessage(d.code) {
-		l.redo.blame(rest, d.code)
+		l.blame(rest, d.code)
 	}
-	l.redo.take(w.done(), rest)
+	l.learn(w, rest)
 }
 
 // connect dials and exchanges CONNECT and CONNACK. The connection ends with
@@ -206,7 +210,11 @@ func (l *Link) begin(c *connection, ack *packets.Connack) *window {
 	}
 	c.retain = p.RetainAvailable == nil || *p.RetainAvailable == 1
 	c.qos1 = p.MaximumQOS == nil || *p.MaximumQOS > 0
-	c.window = newWindow(l.source.Acked(), min(limit, l.cfg.InFlight))
+	cursors := make([]uint64, len(l.lanes))
+	for i, lane := range l.lanes {
+		cursors[i] = lane.Acked()
+	}
+	c.window = newWindow(cursors, min(limit, l.cfg.InFlight))
 	return c.window
 }
 

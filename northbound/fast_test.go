@@ -122,12 +122,12 @@ type sliceSource struct {
 	done  chan struct{}
 }
 
-func (s *sliceSource) Next(ctx context.Context, after uint64, max int) ([]storequeue.Message, error) {
+func (s *sliceSource) More(after uint64) bool { return after < s.total }
+
+func (s *sliceSource) Wake() <-chan struct{} { return nil }
+
+func (s *sliceSource) Poll(after uint64, max int) ([]storequeue.Message, error) {
 	n := min(uint64(max), s.total-after, uint64(len(s.msgs)))
-	if n == 0 {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
 	for i := range n {
 		s.msgs[i].Seq = after + i + 1
 	}

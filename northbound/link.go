@@ -13,11 +13,16 @@ import (
 	"github.com/headgate-io/headgate/storequeue"
 )
 
-// A Source is what Link needs of the queue; *storequeue.Reader is one.
+// A Source is what Link needs of a lane of the queue; *storequeue.Reader is one.
+// Poll is for one goroutine at a time.
 type Source interface {
-	// Next returns up to max messages with Seq > after, in order, and waits
-	// for the first. It must take an after that lies further back than before.
-	Next(ctx context.Context, after uint64, max int) ([]storequeue.Message, error)
+	// Poll returns up to max messages with Seq > after, in order; none: there are
+	// none now. It must take an after that lies further back than before.
+	Poll(after uint64, max int) ([]storequeue.Message, error)
+	// More reports whether Poll would find something.
+	More(after uint64) bool
+	// Wake tells, once, that Poll may find something that it did not.
+	Wake() <-chan struct{}
 	// Ack forgets every message up to and including seq; it never moves back.
 	Ack(seq uint64)
 	Acked() uint64
@@ -65,14 +70,14 @@ const (
 	maxInFlight           = 16000 // the window's packet ids end below firstRequestID
 )
 
-// A Link sends a source's messages to the first cloud broker that answers.
+// A Link sends messages to the first cloud broker that answers.
 // Run is called once; the other methods are safe for concurrent use.
 type Link struct {
 	cfg    Config
-	source Source
+	lanes  []Source
 	log    *slog.Logger
 	status status
-	redo   redo    // used by the sender, and between connections
+	redo   []redo  // by lane; used by the sender, and between connections
 	again  backoff // used by receive
 
 	ownPrefix string // of every hg-id of this gateway
@@ -83,8 +88,10 @@ type Link struct {
 	dial func(ctx context.Context, server string) (net.Conn, error)
 }
 
-// NewLink checks cfg and returns a link that Run will bring up.
-func NewLink(cfg Config, source Source) (*Link, error) {
+// NewLink checks cfg and returns a link that Run will bring up. It takes its
+// messages from lanes, of which the first comes first: see sender.next. All are
+// parts of one log, so that no sequence is in two.
+func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("link %s: %w", cfg.Name, err)
 	}
@@ -101,7 +108,10 @@ func NewLink(cfg Config, source Source) (*Link, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.InFlight = min(cfg.InFlight, maxInFlight)
-	l := &Link{cfg: cfg, source: source, log: cfg.Logger.With("link", cfg.Name), redo: newRedo()}
+	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes))}
+	for i := range l.redo {
+		l.redo[i] = newRedo()
+	}
 	l.ownPrefix = cfg.Gateway + "/"
 	l.idPrefix = fmt.Sprintf("%s/%d/", cfg.Gateway, cfg.Epoch)
 	l.status.since = time.Now()

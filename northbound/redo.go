@@ -6,7 +6,7 @@ import (
 	"github.com/headgate-io/headgate/storequeue"
 )
 
-// A redo is what is known of messages behind the cursor's gap when they come
+// A redo is what is known of a lane's messages behind the cursor's gap when they come
 // from the source again: after a refusal, or on a new connection. It is for
 // one goroutine at a time, and holds no more than a window does.
 type redo struct {
@@ -33,12 +33,6 @@ const maxStrikes = 3
 // everything, and must not clear the backlog away in a minute.
 func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 	r.forget(cursor)
-	lastTaken := uint64(0)
-	for _, s := range rest {
-		if s.state == slotDone {
-			lastTaken = s.seq
-		}
-	}
 	for _, s := range rest {
 		r.until = max(r.until, s.seq)
 		switch {
@@ -47,7 +41,7 @@ func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 		case s.state == slotRefused && !refusedForGood(s.code):
 			later = s.code
 		case s.state == slotRefused:
-			if s.code == packets.PubackNotAuthorized && !r.isSingled(s.seq, lastTaken) {
+			if s.code == packets.PubackNotAuthorized && !r.isSingled(&s) {
 				later = s.code
 			}
 			if r.strikes[s.seq]++; r.strikes[s.seq] >= maxStrikes {
@@ -58,11 +52,11 @@ func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 	return later
 }
 
-func (r *redo) isSingled(seq, lastTaken uint64) bool {
-	if lastTaken > seq {
-		r.singled[seq] = struct{}{}
+func (r *redo) isSingled(s *slot) bool {
+	if s.overtaken {
+		r.singled[s.seq] = struct{}{}
 	}
-	_, ok := r.singled[seq]
+	_, ok := r.singled[s.seq]
 	return ok
 }
 
@@ -122,9 +116,27 @@ func (r *redo) verdict(m *storequeue.Message) verdict {
 	return sendIt
 }
 
+// learn tells each lane what became of what stood in the window, and returns
+// the code of a refusal that asks for time, or zero.
+func (l *Link) learn(w *window, rest []slot) (later byte) {
+	taken := false
+	by := make([][]slot, len(l.lanes))
+	for i := len(rest) - 1; i >= 0; i-- {
+		rest[i].overtaken = taken
+		taken = taken || rest[i].state == slotDone
+	}
+	for _, s := range rest {
+		by[s.lane] = append(by[s.lane], s)
+	}
+	for i := range l.redo {
+		later = max(later, l.redo[i].take(w.done(i), by[i]))
+	}
+	return later
+}
+
 // blame marks the only message in flight as refused, if there is just one: a
 // server that ends the connection over it leaves no doubt which.
-func (r *redo) blame(rest []slot, code byte) {
+func (l *Link) blame(rest []slot, code byte) {
 	var only *slot
 	for i := range rest {
 		if rest[i].state != slotSent {
@@ -137,6 +149,6 @@ func (r *redo) blame(rest []slot, code byte) {
 	}
 	if only != nil {
 		only.state, only.code = slotRefused, code
-		r.singled[only.seq] = struct{}{}
+		l.redo[only.lane].singled[only.seq] = struct{}{}
 	}
 }

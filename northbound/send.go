@@ -3,6 +3,7 @@ package northbound
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -10,24 +11,40 @@ import (
 	"github.com/headgate-io/headgate/storequeue"
 )
 
-// A sender takes messages from the source to one connection.
+// A sender takes messages from the lanes to one connection.
 type sender struct {
 	*connection
 	link  *Link
-	after uint64  // sent up to here
-	pause backoff // while the server refuses for now
-	taken uint64  // by the cloud, at the last pause
+	after []uint64 // sent up to here, by lane
+	turn  int      // counts batches
+	pause backoff  // while the server refuses for now
+	taken uint64   // by the cloud, at the last pause
 
-	props, head []byte // room to encode in
+	wakes       []reflect.SelectCase // of the lanes, and of the end
+	props, head []byte               // room to encode in
 }
 
-const nextMax = 256
+const (
+	nextMax  = 256
+	share    = 8  // of so many batches one is from a lane that is not the first
+	shareMax = 32 // messages of it
+)
+
+func newSender(l *Link, c *connection) *sender {
+	s := &sender{link: l, connection: c, after: make([]uint64, len(l.lanes))}
+	for i, lane := range l.lanes {
+		s.after[i] = c.window.done(i)
+		s.wakes = append(s.wakes, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(lane.Wake())})
+	}
+	s.wakes = append(s.wakes, reflect.SelectCase{Dir: reflect.SelectRecv})
+	return s
+}
 
 // run sends until ctx ends, and then returns nil. What was written has left
 // when it returns.
 func (s *sender) run(ctx context.Context) error {
 	for {
-		msgs, err := s.next(ctx)
+		lane, msgs, err := s.next(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -36,11 +53,11 @@ func (s *sender) run(ctx context.Context) error {
 		}
 		s.conn.cork()
 		for i := range msgs {
-			if !s.admitted(ctx) {
+			if !s.admitted(ctx) || i > 0 && len(msgs) > shareMax && s.hurries(lane) {
 				break
 			}
-			s.send(&msgs[i])
-			s.after = msgs[i].Seq
+			s.send(lane, &msgs[i])
+			s.after[lane] = msgs[i].Seq
 		}
 		s.flush()
 		if s.window.refused() {
@@ -49,19 +66,44 @@ func (s *sender) run(ctx context.Context) error {
 	}
 }
 
-// next returns nothing when a refusal came while waiting.
-func (s *sender) next(ctx context.Context) ([]storequeue.Message, error) {
+// hurries reports whether something came for a lane before this one.
+func (s *sender) hurries(lane int) bool {
+	for i := range lane {
+		if s.link.lanes[i].More(s.after[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// next returns messages of one lane, or nothing when a refusal came while it
+// waited. It is the first lane that has some. But one batch in eight, a small
+// one, is from one of those behind it, by turns: so the first lane does not
+// starve them for ever.
+func (s *sender) next(ctx context.Context) (lane int, msgs []storequeue.Message, err error) {
 	wait, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !s.window.onRefusal(cancel) {
-		return nil, nil
+		return 0, nil, nil
 	}
 	defer s.window.onRefusal(nil)
-	msgs, err := s.link.source.Next(wait, s.after, nextMax)
-	if wait.Err() != nil {
-		return nil, nil
+	s.turn++
+	for wait.Err() == nil {
+		if n := len(s.after) - 1; n > 0 && s.turn%share == 0 {
+			lane = 1 + s.turn/share%n
+			if msgs, err = s.link.lanes[lane].Poll(s.after[lane], shareMax); err != nil || len(msgs) > 0 {
+				return lane, msgs, err
+			}
+		}
+		for lane = range s.after {
+			if msgs, err = s.link.lanes[lane].Poll(s.after[lane], nextMax); err != nil || len(msgs) > 0 {
+				return lane, msgs, err
+			}
+		}
+		s.wakes[len(s.wakes)-1].Chan = reflect.ValueOf(wait.Done())
+		reflect.Select(s.wakes)
 	}
-	return msgs, err
+	return 0, nil, nil
 }
 
 // admitted waits for room, and says no when a refusal or the end came first.
@@ -94,29 +136,30 @@ func (s *sender) flush() {
 
 // send puts one message on the connection, or leaves it out and counts it. A
 // write error ends the connection, and with it the sender.
-func (s *sender) send(m *storequeue.Message) {
+func (s *sender) send(lane int, m *storequeue.Message) {
 	l := s.link
+	redo := &l.redo[lane]
 	now := time.Now()
 	route := l.find(l.cfg.Send, m.Topic)
-	switch l.redo.verdict(m) {
+	switch redo.verdict(m) {
 	case sendDone:
-		s.window.add(m.Seq, slotDone)
+		s.window.add(lane, m.Seq, slotDone)
 		return
 	case sendLeft:
-		s.window.add(m.Seq, slotLeft)
+		s.window.add(lane, m.Seq, slotLeft)
 		return
 	case sendNever:
-		s.quarantine(m, l.redo.dead[m.Seq])
+		s.quarantine(lane, m, redo.dead[m.Seq])
 		return
 	}
 	switch {
 	case route == nil || !l.cfg.Leaves(m.Topic):
 		l.status.skipped.Add(1)
-		s.drop(m, Forbidden, 0)
+		s.drop(lane, m, Forbidden, 0)
 		return
 	case !m.Expires.IsZero() && !now.Before(m.Expires):
 		l.status.expired.Add(1)
-		s.drop(m, Expired, 0)
+		s.drop(lane, m, Expired, 0)
 		return
 	}
 	p, err := l.publication(m, route, now, s.props)
@@ -124,13 +167,13 @@ func (s *sender) send(m *storequeue.Message) {
 	p.retain = p.retain && s.retain
 	switch {
 	case err != nil:
-		s.quarantine(m, packets.PubackTopicNameInvalid)
+		s.quarantine(lane, m, packets.PubackTopicNameInvalid)
 	case p.size() > s.maxSize:
-		s.quarantine(m, packets.DisconnectPacketTooLarge)
+		s.quarantine(lane, m, packets.DisconnectPacketTooLarge)
 	case p.qos == 0:
-		s.write(&p, s.window.add(m.Seq, slotWritten))
+		s.write(&p, s.window.add(lane, m.Seq, slotWritten))
 	default:
-		s.write(&p, s.window.add(m.Seq, slotSent))
+		s.write(&p, s.window.add(lane, m.Seq, slotSent))
 	}
 }
 
@@ -142,22 +185,22 @@ func (s *sender) write(p *publication, id uint16) {
 }
 
 // quarantine takes a message out of the way for good.
-func (s *sender) quarantine(m *storequeue.Message, code byte) {
+func (s *sender) quarantine(lane int, m *storequeue.Message, code byte) {
 	l := s.link
 	l.status.quarantined.Add(1)
 	if muted, ok := l.status.quarantineLog.allow(); ok {
 		l.log.Error("the cloud will not take a message: taken out of the way", "topic", m.Topic, "seq", m.Seq,
 			"bytes", len(m.Payload), "code", codeText(code), "muted", muted)
 	}
-	s.drop(m, Refused, code)
+	s.drop(lane, m, Refused, code)
 }
 
 // drop lets the cursor pass a message that was not delivered, and says so.
-func (s *sender) drop(m *storequeue.Message, why Drop, code byte) {
+func (s *sender) drop(lane int, m *storequeue.Message, why Drop, code byte) {
 	if s.link.cfg.Dropped != nil {
 		s.link.cfg.Dropped(*m, why, code)
 	}
-	s.window.add(m.Seq, slotLeft)
+	s.window.add(lane, m.Seq, slotLeft)
 }
 
 // rewind goes back to the oldest message that is not done, once everything
@@ -171,9 +214,11 @@ func (s *sender) rewind(ctx context.Context) {
 		}
 	}
 	rest := s.window.reset()
-	s.after = s.window.done()
+	for i := range s.after {
+		s.after[i] = s.window.done(i)
+	}
 	s.link.advance(s.window)
-	later := s.link.redo.take(s.after, rest)
+	later := s.link.learn(s.window, rest)
 	if later == 0 {
 		return
 	}

@@ -14,16 +14,26 @@ type window struct {
 	written   int // messages in slotWritten
 	limit     int // of open: begins at 1, rises by one with each acknowledgement
 	max       int // of limit: the server's Receive Maximum [MQTT-4.9.0-2]
-	cursor    uint64
+	lanes     []track
 	answers   uint64 // counts PUBACKs, to see whether they still come
 	refusals  bool   // something was refused: send nothing more before a rewind
 	interrupt func() // called once at the first refusal
 }
 
+// A track is what stands in the window of one lane, up to the oldest message
+// that is not done.
+type track struct {
+	cursor      uint64
+	first, last uint16 // packet ids; 0: nothing
+}
+
 type slot struct {
-	seq   uint64
-	state slotState
-	code  byte // why it was refused
+	seq       uint64
+	lane      int
+	next      uint16 // the packet id that follows in the lane; 0: none
+	state     slotState
+	code      byte // why it was refused
+	overtaken bool // one that was sent after it was taken; see learn
 }
 
 func (s *slot) finished() bool { return s.state == slotDone || s.state == slotLeft }
@@ -38,13 +48,17 @@ const (
 	slotRefused
 )
 
-// newWindow makes a window that starts behind cursor and never has more than
-// max messages unanswered. Messages that are done take a place until those
+// newWindow makes a window that starts behind the lanes' cursors and never has
+// more than max messages unanswered. Messages that are done take a place until those
 // before them are: hence the larger ring.
-func newWindow(cursor uint64, max int) *window {
+func newWindow(cursors []uint64, max int) *window {
+	lanes := make([]track, len(cursors))
+	for i, at := range cursors {
+		lanes[i].cursor = at
+	}
 	return &window{
 		wake: make(chan struct{}, 1),
-		ring: make([]slot, 4*max), limit: 1, max: max, cursor: cursor,
+		ring: make([]slot, 4*max), limit: 1, max: max, lanes: lanes,
 	}
 }
 
@@ -67,19 +81,25 @@ func (w *window) admits() bool {
 }
 
 // add appends a message and returns its packet id. admits must have said yes.
-func (w *window) add(seq uint64, state slotState) (id uint16) {
+func (w *window) add(lane int, seq uint64, state slotState) (id uint16) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	i := (w.head + w.n) % len(w.ring)
-	w.ring[i] = slot{seq: seq, state: state}
+	w.ring[i] = slot{seq: seq, lane: lane, state: state}
 	w.n++
+	id = uint16(i + 1)
+	if t := &w.lanes[lane]; t.first == 0 {
+		t.first, t.last = id, id
+	} else {
+		w.ring[t.last-1].next, t.last = id, id
+	}
 	switch state {
 	case slotSent:
 		w.open++
 	case slotWritten:
 		w.written++
 	}
-	return uint16(i + 1)
+	return id
 }
 
 // answer takes a PUBACK and reports whether it answers something.
@@ -121,17 +141,24 @@ func (w *window) flushed() (n int) {
 	return n
 }
 
-// done moves over the longest finished prefix and returns where it ends.
-func (w *window) done() uint64 {
+// done moves over the longest finished prefix of a lane and returns where it ends.
+func (w *window) done(lane int) uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.settle()
-	return w.cursor
+	return w.lanes[lane].cursor
 }
 
+// settle moves each lane's cursor, and then frees places: what is finished at
+// the head has been passed, since nothing of its lane stands before it.
 func (w *window) settle() {
+	for i := range w.lanes {
+		for t := &w.lanes[i]; t.first != 0 && w.ring[t.first-1].finished(); {
+			s := &w.ring[t.first-1]
+			t.cursor, t.first = s.seq, s.next
+		}
+	}
 	for w.n > 0 && w.ring[w.head].finished() {
-		w.cursor = w.ring[w.head].seq
 		w.ring[w.head] = slot{}
 		w.head = (w.head + 1) % len(w.ring)
 		w.n--
@@ -147,8 +174,8 @@ func (w *window) onRefusal(fn func()) bool {
 	return !w.refusals
 }
 
-// reset empties the window back to the cursor and returns what stood in it, in
-// order. After it, answers to what was sent before are unknown; so it is for
+// reset empties the window back to the cursors and returns what stood in it
+// behind them, in the order in which it was sent. After it, answers to what was sent before are unknown; so it is for
 // when all have come, or the connection is gone.
 func (w *window) reset() []slot {
 	w.mu.Lock()
@@ -156,9 +183,14 @@ func (w *window) reset() []slot {
 	w.settle()
 	rest := make([]slot, 0, w.n)
 	for i := range w.n {
-		rest = append(rest, w.ring[(w.head+i)%len(w.ring)])
+		if s := w.ring[(w.head+i)%len(w.ring)]; s.seq > w.lanes[s.lane].cursor {
+			rest = append(rest, s)
+		}
 	}
 	clear(w.ring)
+	for i := range w.lanes {
+		w.lanes[i].first = 0
+	}
 	w.n, w.open, w.written, w.refusals = 0, 0, 0, false
 	return rest
 }

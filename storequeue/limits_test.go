@@ -44,7 +44,7 @@ func stats(t *testing.T, q *Queue, name string) ReaderStats {
 
 func lostBy(t *testing.T, q *Queue) map[string]uint64 {
 	t.Helper()
-	losses, err := q.Losses()
+	losses, err := q.Losses(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestDropOldest(t *testing.T) {
 	if other := stats(t, q, "other"); other.Waiting != 500 || other.Lost != nil {
 		t.Errorf("%+v", other)
 	}
-	losses, err := q.Losses()
+	losses, err := q.Losses(nil)
 	if err != nil || len(losses) != 1 || losses[0].Count != lost || len(losses[0].Topics) != 10 || losses[0].Topics[0] != "plant/5" {
 		t.Errorf("%+v, %v", losses, err)
 	}

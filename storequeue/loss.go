@@ -155,17 +155,17 @@ func (q *Queue) lose(more Loss) {
 	q.state.dirty()
 }
 
-// Losses returns what was lost and not struck out yet, across restarts, each
-// once. What it returned is on disk and does not change any more: what is lost
-// after that is another Loss.
-func (q *Queue) Losses() ([]Loss, error) {
+// Losses returns what was lost and not struck out yet, across restarts, of the
+// readers with those names; nil: of all. What it returned is on disk and does not
+// change any more: what is lost after that is another Loss.
+func (q *Queue) Losses(of func(reader string) bool) ([]Loss, error) {
 	all := q.losers()
 	waits := false
 	for _, r := range all {
 		r.mu.Lock()
 		for _, t := range r.tolls.all {
-			t.shut = true
-			waits = true
+			t.shut = t.shut || of == nil || of(t.loss.Reader)
+			waits = waits || t.shut
 		}
 		r.mu.Unlock()
 	}
@@ -179,7 +179,7 @@ func (q *Queue) Losses() ([]Loss, error) {
 	for _, r := range all {
 		r.mu.Lock()
 		for _, t := range r.tolls.all {
-			if t.shut {
+			if t.shut && (of == nil || of(t.loss.Reader)) {
 				l := t.loss
 				l.ID = t.key
 				losses = append(losses, l)

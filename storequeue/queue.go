@@ -63,6 +63,8 @@ type Queue struct {
 	log   *slog.Logger
 	state *state
 
+	maxSize, minFree atomic.Int64 // as in Config, or as set since
+
 	committed atomic.Uint64 // newest sequence on disk
 	commits   atomic.Uint64
 	refused   atomic.Uint64
@@ -128,6 +130,7 @@ func Open(dir string, cfg Config) (*Queue, error) {
 		stop:  make(chan struct{}),
 		born:  time.Now().Add(-1), // so that busy is never 0 by chance
 	}
+	q.SetSize(cfg.MaxSize, cfg.MinFree)
 	q.filling.init()
 	q.house = newReader(q, 0, "", 0)
 	q.house.durable = true
@@ -146,10 +149,20 @@ func (q *Queue) Close() error {
 		return nil
 	}
 	close(q.stop)
+	q.wakeAll()
 	q.done.Wait()
 	err := q.noteEnd()
 	q.copyState()
 	return errors.Join(err, q.closeFiles())
+}
+
+// wakeAll lets those see that the queue is closed who poll.
+func (q *Queue) wakeAll() {
+	q.segMu.RLock()
+	defer q.segMu.RUnlock()
+	for _, r := range q.readers {
+		r.wakeUp()
+	}
 }
 
 // noteEnd writes down where the log ends, so that damage to its last commit is
@@ -184,6 +197,12 @@ func (q *Queue) isClosed() bool {
 	default:
 		return false
 	}
+}
+
+// SetSize sets Config's MaxSize and MinFree anew.
+func (q *Queue) SetSize(maxSize, minFree int64) {
+	q.maxSize.Store(maxSize)
+	q.minFree.Store(minFree)
 }
 
 // Epoch identifies this log: a queue made anew has another.

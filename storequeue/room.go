@@ -66,7 +66,7 @@ func (q *Queue) admit(b *batch) {
 	if left == nil && full == nil {
 		return
 	}
-	spare := q.cfg.MaxSize + reserve - q.diskBytes()
+	spare := q.maxSize.Load() + reserve - q.diskBytes()
 	refused := b.sift(func(body []byte, e *entry) error {
 		size := int64(float64(len(body)) * overhead)
 		if full != nil && (!e.own || spare < size) {
@@ -212,13 +212,13 @@ func (q *Queue) HasRoom() error {
 // hasRoom answers ErrFull when n more bytes would pass a limit.
 func (q *Queue) hasRoom(n int64) error {
 	n += n/2 + commitBytes
-	if used := q.diskBytes(); used+n > q.cfg.MaxSize {
-		return fmt.Errorf("%w: %d of %d bytes used", ErrFull, used, q.cfg.MaxSize)
+	if used := q.diskBytes(); used+n > q.maxSize.Load() {
+		return fmt.Errorf("%w: %d of %d bytes used", ErrFull, used, q.maxSize.Load())
 	}
-	if q.cfg.MinFree > 0 {
+	if q.minFree.Load() > 0 {
 		var fs syscall.Statfs_t
-		if err := syscall.Statfs(q.dir, &fs); err == nil && int64(fs.Bavail)*int64(fs.Bsize)-n < q.cfg.MinFree {
-			return fmt.Errorf("%w: the disk has less than %d bytes left", ErrFull, q.cfg.MinFree)
+		if err := syscall.Statfs(q.dir, &fs); err == nil && int64(fs.Bavail)*int64(fs.Bsize)-n < q.minFree.Load() {
+			return fmt.Errorf("%w: the disk has less than %d bytes left", ErrFull, q.minFree.Load())
 		}
 	}
 	return nil

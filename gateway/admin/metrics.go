@@ -57,6 +57,8 @@ func (p *page) queue(q *QueueStatus) {
 	p.one("queue_bytes", "gauge", "Disk used by the queue.", q.Bytes)
 	p.one("queue_max_bytes", "gauge", "Disk the queue may use.", q.MaxBytes)
 	p.one("queue_refused_total", "counter", "Messages refused because the queue was full.", q.Refused)
+	p.one("queue_compactions_total", "counter", "Segments rewritten because most of each was dead.", q.Compactions)
+	p.one("queue_compacted_bytes_total", "counter", "Bytes written to rewrite segments.", q.CompactedBytes)
 	p.one("queue_damaged_total", "counter", "Times a damaged message was left out.", q.Damaged)
 }
 

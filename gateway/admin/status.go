@@ -29,6 +29,9 @@ type QueueStatus struct {
 	Full     string         `json:"full,omitempty"` // why nothing is taken now
 	Damaged  uint64         `json:"damaged"`        // times a damaged message was left out
 	Readers  []ReaderStatus `json:"readers"`
+
+	Compactions    uint64 `json:"compactions"`     // segments rewritten because most of each was dead, since start
+	CompactedBytes uint64 `json:"compacted_bytes"` // written for it
 }
 
 // ReaderStatus is what waits for one link or session.

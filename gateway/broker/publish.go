@@ -211,7 +211,7 @@ func answerTo(qos byte) mqtt.Type {
 
 // Publish is for everybody inside the gateway: devices, links, the gateway
 // itself. It passes the same rules and the same path as a client's PUBLISH; nil
-// means on disk. If ctx ends first the message may still be stored. m's bytes
+// means on disk. Marks that m has are kept, before those that it gets. If ctx ends first the message may still be stored. m's bytes
 // are not kept. It may be called as soon as New has returned.
 func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue.Message) error {
 	if err := ctx.Err(); err != nil {
@@ -232,7 +232,7 @@ func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue
 	p := b.newPublication()
 	marks := p.msg.For[:0]
 	p.msg = m
-	p.msg.From, p.msg.For = from.Name, marks
+	p.msg.From, p.msg.For = from.Name, append(marks, m.For...)
 	result := make(chan error, 1)
 	p.result = result
 	b.route(p)

@@ -132,6 +132,7 @@ func (b *builder) queue() {
 	b.config.Queue = Queue{MaxSize: q.maxSize.v, MinFree: q.minFree.v}
 	names := make(unique)
 	var before []string
+	var total int64 // that lanes may use
 	for i, l := range q.lanes.items {
 		if l.name.good() {
 			names.add(b, "lane", l.name.v, l.name.at)
@@ -145,10 +146,16 @@ func (b *builder) queue() {
 		if last && !slices.Contains(topics, "#") && len(topics) == len(l.topics.items) && l.topics.set {
 			b.rep.add(l.topics.at, `write topics: ["#"]`, `the last lane must take the rest: its topics must contain "#"`)
 		}
-		b.config.Queue.Lanes = append(b.config.Queue.Lanes, Lane{l.name.v, topics})
+		b.config.Queue.Lanes = append(b.config.Queue.Lanes, Lane{
+			Name: l.name.v, Topics: topics, Priority: int(l.priority.v), MaxSize: l.maxSize.v, MaxAge: l.maxAge.v, WhenFull: WhenFull(l.whenFull.v),
+		})
+		if total += l.maxSize.v; l.maxSize.good() && total > q.maxSize.v && q.maxSize.has {
+			b.rep.add(l.maxSize.at, "make max_size of the lanes smaller, or that of the queue larger",
+				"the lanes down to %q may use %s together, and the queue only %s", l.name.v, showSize(total), showSize(q.maxSize.v))
+		}
 	}
 	if len(q.lanes.items) == 0 {
-		b.config.Queue.Lanes = []Lane{{Name: "all", Topics: []string{"#"}}}
+		b.config.Queue.Lanes = []Lane{{Name: "all", Topics: []string{"#"}, WhenFull: Refuse}}
 	}
 }
 

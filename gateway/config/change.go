@@ -40,16 +40,29 @@ func (c *Config) Changes(next *Config) []Change {
 }
 
 // Adopt is c with what a running gateway can take over from next: access, with
-// the exception of where certificates have their names, limits and lockout.
+// the exception of where certificates have their names, limits, lockout, and
+// limits of the queue and of its lanes.
 // Everything else takes a restart.
 func (c *Config) Adopt(next *Config) *Config {
 	adopted, written := *c, *c.written
 	adopted.Access, adopted.Broker.Limits, adopted.Broker.Lockout = next.Access, next.Broker.Limits, next.Broker.Lockout
 	adopted.Access.CertificateName = c.Access.CertificateName
+	adopted.Queue.MaxSize, adopted.Queue.MinFree = next.Queue.MaxSize, next.Queue.MinFree
+	written.queue.maxSize, written.queue.minFree = next.written.queue.maxSize, next.written.queue.minFree
+	if sameLanes(c.Queue.Lanes, next.Queue.Lanes) {
+		adopted.Queue.Lanes, written.queue.lanes = next.Queue.Lanes, next.written.queue.lanes
+	}
 	written.access, written.broker.limits, written.broker.lockout = next.written.access, next.written.broker.limits, next.written.broker.lockout
 	written.access.certificateName = c.written.access.certificateName
 	adopted.written = &written
 	return &adopted
+}
+
+// sameLanes reports whether lanes differ in nothing but their limits.
+func sameLanes(a, b []Lane) bool {
+	return slices.EqualFunc(a, b, func(x, y Lane) bool {
+		return x.Name == y.Name && x.Priority == y.Priority && slices.Equal(x.Topics, y.Topics)
+	})
 }
 
 // A setting is one path and what stands there: one value, or the elements of a

@@ -80,20 +80,20 @@ func TestChanges(t *testing.T) {
 
 // What is adopted and what is left over are the whole difference.
 func TestAdopt(t *testing.T) {
-	old := loadOver(t, "queue: {max_size: 1GiB}\n")
-	next := loadOver(t, "queue: {max_size: 3GiB}\nbroker: {limits: {connections: 7}, lockout: {failures: 9}}\n"+
+	old := loadOver(t, "queue: {max_size: 1GiB}\nadmin: {address: \"127.0.0.1:1\"}\n")
+	next := loadOver(t, "queue: {max_size: 3GiB}\nadmin: {address: \"127.0.0.1:2\"}\nbroker: {limits: {connections: 7}, lockout: {failures: 9}}\n"+
 		"access: {certificate_name: cn, certificates: [{match: a, roles: [r]}], rules: [{allow: publish, who: \"*\", topics: [\"x\"]}]}\n")
 	adopted := old.Adopt(next)
-	if len(old.Changes(loadOver(t, "queue: {max_size: 1GiB}\n"))) != 0 {
+	if len(old.Changes(loadOver(t, "queue: {max_size: 1GiB}\nadmin: {address: \"127.0.0.1:1\"}\n"))) != 0 {
 		t.Error("Adopt changed its receiver")
 	}
-	if adopted.Broker.Limits.Connections != 7 || adopted.Broker.Lockout.Failures != 9 || len(adopted.Access.Rules) != 1 || adopted.Queue.MaxSize != 1<<30 {
+	if adopted.Broker.Limits.Connections != 7 || adopted.Broker.Lockout.Failures != 9 || len(adopted.Access.Rules) != 1 || adopted.Queue.MaxSize != 3<<30 {
 		t.Errorf("adopted %+v", adopted)
 	}
-	if got, want := lines(adopted.Changes(next)), "~ access.certificate_name: san → cn\n~ queue.max_size: 1GiB → 3GiB"; got != want {
+	if got, want := lines(adopted.Changes(next)), "~ access.certificate_name: san → cn\n~ admin.address: 127.0.0.1:1 → 127.0.0.1:2"; got != want {
 		t.Errorf("left over\n%s\nwant\n%s", got, want)
 	}
-	if n := len(old.Changes(adopted)); n != 4 {
-		t.Errorf("%d changes adopted, want 4: %s", n, lines(old.Changes(adopted)))
+	if n := len(old.Changes(adopted)); n != 5 {
+		t.Errorf("%d changes adopted, want 5: %s", n, lines(old.Changes(adopted)))
 	}
 }

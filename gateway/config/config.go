@@ -102,11 +102,24 @@ type Queue struct {
 	Lanes   []Lane // at least one; the last takes everything
 }
 
-// A Lane is a class of messages. When it is full, publishers are refused.
+// A Lane is a class of messages, with limits of its own for each link.
 type Lane struct {
-	Name   string
-	Topics []string // filters
+	Name     string
+	Topics   []string      // filters
+	Priority int           // 0 to 9; the highest is sent first
+	MaxSize  int64         // bytes of disk; 0: as much as the queue
+	MaxAge   time.Duration // 0: any
+	WhenFull WhenFull
 }
+
+// WhenFull says what becomes of a message for a lane that is full.
+type WhenFull string
+
+// The two policies.
+const (
+	Refuse     WhenFull = "refuse"
+	DropOldest WhenFull = "drop_oldest"
+)
 
 // A Link leads to a cloud broker over mutual TLS.
 type Link struct {

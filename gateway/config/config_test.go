@@ -47,7 +47,7 @@ func TestProgramShape(t *testing.T) {
 				{Allow: true, Actions: []access.Action{pub}, Who: "link:cloud", Topics: []string{"cmd/#"}},
 			},
 		},
-		Queue: Queue{MaxSize: 2 << 30, MinFree: 256 << 20, Lanes: []Lane{{"telemetry", []string{"#"}}}},
+		Queue: Queue{MaxSize: 2 << 30, MinFree: 256 << 20, Lanes: []Lane{{Name: "telemetry", Topics: []string{"#"}, WhenFull: Refuse}}},
 		Northbound: []Link{{
 			Name: "cloud", Servers: []string{"broker.example.com:8883", "standby.example.com:8883"},
 			CA: "/etc/headgate/pki/cloud-ca.crt", Certificate: "/etc/headgate/pki/cloud.crt", Key: "/etc/headgate/pki/cloud.key",

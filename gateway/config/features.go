@@ -13,21 +13,6 @@ var unavailable = []struct {
 }{
 	{"queue.encryption", "encryption: true", "remove it or set encryption: false; use an encrypted disk",
 		func(f *file) []place { return when(f.queue.encryption.v, f.queue.encryption.at) }},
-	{"queue.lanes", "more than one lane", `keep one lane, with topics: ["#"], or remove lanes`,
-		func(f *file) (all []place) {
-			for i, l := range f.queue.lanes.items {
-				all = append(all, when(i == 1, l.at)...)
-			}
-			return all
-		}},
-	{"queue.lanes[].priority", "priority of a lane", "remove it or set priority: 0",
-		ofLanes(func(l *fileLane) []place { return when(l.priority.v > 0, l.priority.at) })},
-	{"queue.lanes[].max_size", "max_size of a lane", "remove it; queue.max_size holds for everything",
-		ofLanes(func(l *fileLane) []place { return when(l.maxSize.good(), l.maxSize.at) })},
-	{"queue.lanes[].max_age", "max_age of a lane", "remove it",
-		ofLanes(func(l *fileLane) []place { return when(l.maxAge.good(), l.maxAge.at) })},
-	{"queue.lanes[].when_full", "when_full: drop_oldest", "remove it or set when_full: refuse",
-		ofLanes(func(l *fileLane) []place { return when(l.whenFull.v == "drop_oldest", l.whenFull.at) })},
 	{"northbound[].catch_up.order", "catch_up order live_first", "remove it or set order: in_order",
 		ofLinks(func(l *fileLink) []place { c := &l.catchUp.order; return when(c.v == "live_first", c.at) })},
 	{"northbound[].catch_up.rate", "catch_up rate above 0", "remove it or set rate: 0",
@@ -77,15 +62,6 @@ func when(used bool, at place) []place {
 		return []place{at}
 	}
 	return nil
-}
-
-func ofLanes(used func(*fileLane) []place) func(*file) []place {
-	return func(f *file) (all []place) {
-		for _, l := range f.queue.lanes.items {
-			all = append(all, used(l)...)
-		}
-		return all
-	}
 }
 
 func ofLinks(used func(*fileLink) []place) func(*file) []place {

@@ -250,11 +250,11 @@ func (l *fileLane) keys() []key {
 	return []key{
 		{name: "name", into: &l.name, required: true, doc: "Its name."},
 		{name: "topics", into: &l.topics, required: true, doc: "Topic filters."},
-		{name: "priority", into: &l.priority, def: "0", min: "0", max: "9", doc: "Lanes of higher priority are sent first."},
-		{name: "max_size", into: &l.maxSize, min: "128MiB", doc: "Disk this lane may use. Default: max_size of the queue."},
-		{name: "max_age", into: &l.maxAge, min: "1s", doc: "Older messages are dropped and counted. Default: kept."},
+		{name: "priority", into: &l.priority, def: "0", min: "0", max: "9", doc: "Lanes of higher priority are sent first, lanes of the same in the order in which they stand here; of eight batches one is left to the others, so that nobody waits for ever. When the queue as a whole is full, lanes of lower priority give way first."},
+		{name: "max_size", into: &l.maxSize, min: "1MiB", doc: "Disk this lane may use, of each link. Default: max_size of the queue."},
+		{name: "max_age", into: &l.maxAge, min: "1s", doc: "Older messages are dropped and counted, except those that were sent and not yet acknowledged. Default: kept."},
 		{name: "when_full", into: &l.whenFull, def: "refuse", oneOf: []string{"refuse", "drop_oldest"},
-			doc: "refuse: publishers are told that the queue is full, and nothing is lost that was acknowledged. drop_oldest: the oldest go, counted."},
+			doc: "refuse: publishers are told that the queue is full, and nothing is lost that was acknowledged. drop_oldest: the oldest go, counted and announced, also when the queue as a whole is full."},
 	}
 }
 
