@@ -1,0 +1,287 @@
+package storequeue
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A limitsModel knows of each reader which messages it was promised and which
+// it has seen. Whatever happens, those that it has not seen and that do not
+// wait for it must be as many as were counted as lost.
+type limitsModel struct {
+	t   *testing.T
+	rnd *rand.Rand
+	cfg Config
+	dir string
+	q   *Queue
+
+	readers map[string]*promised
+	refused int
+	crashes int
+}
+
+type promised struct {
+	seqs   []uint64 // that were acknowledged to whoever published them
+	seen   map[uint64]bool
+	high   uint64 // newest that it has seen
+	struck uint64 // lost, and told
+	limits Limits
+}
+
+var limitReaders = []string{"link/a", "link/b", "link/c", "session/d"}
+
+// Random operations under quotas, ages and expiries, with crashes.
+func TestLimitsModel(t *testing.T) {
+	steps := 3000
+	if os.Getenv("PROVE") != "" {
+		steps = 1_000_000
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	m := &limitsModel{
+		t: t, rnd: rand.New(rand.NewPCG(seed, 2)), dir: t.TempDir(), readers: map[string]*promised{},
+		cfg: Config{SegmentSize: 256 << 10, MaxSize: 4 << 20},
+	}
+	for _, name := range limitReaders {
+		m.readers[name] = &promised{seen: map[uint64]bool{}}
+	}
+	m.reopen(m.dir)
+	for step := range steps {
+		m.step(step)
+		if step%200 == 199 || step == steps-1 {
+			m.check(step)
+		}
+		if t.Failed() {
+			t.Fatalf("step %d", step)
+		}
+	}
+	var lost, total uint64
+	for _, p := range m.readers {
+		lost += p.struck
+		total += uint64(len(p.seen))
+	}
+	t.Logf("%d seen, %d lost and told, %d refused, %d crashes, %d segments compacted", total, lost, m.refused, m.crashes, m.q.Stats().Compactions)
+}
+
+func (m *limitsModel) step(step int) {
+	name := limitReaders[m.rnd.IntN(len(limitReaders))]
+	r, p := mustReader(m.t, m.q, name), m.readers[name]
+	switch op := m.rnd.IntN(1000); {
+	case op < 300:
+		m.append(step)
+	case op < 600:
+		m.read(r, p, 1+m.rnd.IntN(40))
+	case op < 950:
+		if p.high > r.Acked() && len(p.seqs) > 0 {
+			r.Ack(r.Acked() + 1 + m.rnd.Uint64N(p.high-r.Acked()))
+		}
+	case op < 980:
+		p.limits = m.limits()
+		r.Limit(p.limits)
+	case op < 990:
+		m.q.keep(true)
+	case op < 994:
+		m.tell(m.rnd.IntN(4) > 0)
+	case op < 996:
+		m.crash()
+	case op < 997:
+		m.q.Close()
+		m.reopen(m.dir)
+	}
+}
+
+func (m *limitsModel) limits() Limits {
+	l := Limits{Priority: m.rnd.IntN(3), WhenFull: WhenFull(m.rnd.IntN(2))}
+	if m.rnd.IntN(2) == 0 {
+		l.MaxBytes = 64<<10 + m.rnd.Int64N(1<<20)
+	}
+	if m.rnd.IntN(3) == 0 {
+		l.MaxAge = time.Duration(1+m.rnd.IntN(100)) * time.Minute
+	}
+	return l
+}
+
+func (m *limitsModel) append(step int) {
+	var stored []chan uint64
+	var sent []Message
+	for i := range 1 + m.rnd.IntN(20) {
+		msg := Message{Topic: fmt.Sprintf("t/%d", m.rnd.IntN(20)), Payload: fmt.Appendf(make([]byte, 0, 4000), "%d.%d", step, i)}
+		msg.Payload = msg.Payload[:len(msg.Payload)+m.rnd.IntN(3000)]
+		msg.Time = now().Add(-time.Duration(m.rnd.IntN(50)) * time.Minute)
+		if m.rnd.IntN(5) == 0 {
+			msg.Expires = msg.Time.Add(time.Duration(m.rnd.IntN(100)) * time.Minute)
+		}
+		for _, name := range limitReaders {
+			if m.rnd.IntN(3) == 0 {
+				msg.For = append(msg.For, Mark{Reader: mustReader(m.t, m.q, name).ID()})
+			}
+		}
+		done := make(chan uint64, 1)
+		m.q.Submit(&msg, func(seq uint64, err error) {
+			if err != nil && !errors.Is(err, ErrFull) {
+				m.t.Error(err)
+			}
+			done <- seq
+		})
+		stored, sent = append(stored, done), append(sent, msg)
+	}
+	for i, done := range stored {
+		seq := <-done
+		if seq == 0 {
+			m.refused++
+			continue
+		}
+		for _, mark := range sent[i].For {
+			for name, p := range m.readers {
+				if mustReader(m.t, m.q, name).ID() == mark.Reader {
+					p.seqs = append(p.seqs, seq)
+				}
+			}
+		}
+	}
+}
+
+// read reads on from what was read last, or again from the cursor.
+func (m *limitsModel) read(r *Reader, p *promised, limit int) {
+	after := max(p.high, r.Acked())
+	if m.rnd.IntN(10) == 0 {
+		after = r.Acked()
+	}
+	for _, msg := range take(m.t, r, after, limit) {
+		if _, ok := slices.BinarySearch(p.seqs, msg.Seq); !ok {
+			m.t.Errorf("%s gets %d, which is not for it", r.Name(), msg.Seq)
+		}
+		p.seen[msg.Seq] = true
+		p.high = max(p.high, msg.Seq)
+	}
+}
+
+// tell announces what was lost; cut leaves it at that, as a crash would.
+func (m *limitsModel) tell(whole bool) {
+	losses, err := m.q.Losses(nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	told := mustReader(m.t, m.q, "lost")
+	for _, l := range losses {
+		note := Message{Topic: "lost", Note: []byte(l.ID), Own: true, For: []Mark{{Reader: told.ID()}}}
+		if err := m.q.Append(m.t.Context(), note); errors.Is(err, ErrFull) {
+			return
+		} else if err != nil {
+			m.t.Fatal(err)
+		}
+		m.readers[l.Reader].struck += l.Count
+		if !whole {
+			m.crash()
+			return
+		}
+		m.strike()
+	}
+}
+
+func (m *limitsModel) strike() {
+	told := mustReader(m.t, m.q, "lost")
+	for _, msg := range take(m.t, told, told.Acked(), 100) {
+		if err := told.StrikeOut(msg.Seq, string(msg.Note)); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// crash goes on with what is on disk at this moment.
+func (m *limitsModel) crash() {
+	m.crashes++
+	dir := m.t.TempDir()
+	m.q.keeping.Lock()
+	m.q.state.turn.Lock()
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, e := range entries {
+		data := readFile(m.t, filepath.Join(m.dir, e.Name()))
+		if err := os.WriteFile(filepath.Join(dir, e.Name()), data, 0o600); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	m.q.state.turn.Unlock()
+	m.q.keeping.Unlock()
+	m.q.Close()
+	os.RemoveAll(m.dir)
+	m.reopen(dir)
+}
+
+// reopen reads again what was seen before it lets limits hold: what the cloud
+// got and did not acknowledge in time would else be lost and seen.
+func (m *limitsModel) reopen(dir string) {
+	var err error
+	m.dir = dir
+	if m.q, err = Open(dir, m.cfg); err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { m.q.Close() })
+	m.strike()
+	for _, name := range limitReaders {
+		r, p := mustReader(m.t, m.q, name), m.readers[name]
+		for after := r.Acked(); after < p.high; {
+			msgs := take(m.t, r, after, 50)
+			if len(msgs) == 0 {
+				break
+			}
+			for _, msg := range msgs {
+				p.seen[msg.Seq] = true
+				p.high = max(p.high, msg.Seq)
+			}
+			after = msgs[len(msgs)-1].Seq
+		}
+		r.Limit(p.limits)
+	}
+}
+
+func (m *limitsModel) check(step int) {
+	m.q.keeping.Lock()
+	defer m.q.keeping.Unlock()
+	losses, err := m.q.Losses(nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for name, p := range m.readers {
+		lost := p.struck
+		for _, l := range losses {
+			if l.Reader == name {
+				lost += l.Count
+			}
+		}
+		r := mustReader(m.t, m.q, name)
+		waits := map[uint64]bool{}
+		for after := r.Acked(); ; {
+			msgs, err := r.Peek(after, 1000)
+			if err != nil || len(msgs) == 0 {
+				break
+			}
+			for _, msg := range msgs {
+				waits[msg.Seq] = true
+			}
+			after = msgs[len(msgs)-1].Seq
+		}
+		missing := uint64(0)
+		for _, seq := range p.seqs {
+			if !p.seen[seq] && !waits[seq] {
+				missing++
+			}
+		}
+		if missing != lost {
+			m.t.Errorf("step %d: %s misses %d messages, and %d are counted as lost", step, name, missing, lost)
+		}
+	}
+	if err := m.q.Check(); err != nil && !strings.Contains(err.Error(), "closed") {
+		m.t.Errorf("step %d: %v", step, err)
+	}
+}
