@@ -299,7 +299,7 @@ func (p *publication) committed(seq uint64, err error) {
 		b.handOut(&p.live, p.msg.Topic)
 	case errors.Is(err, storequeue.ErrFull):
 		b.stats.refused.Add(1)
-		b.rarely.log(b.log.Error, "queue is full: messages are refused; see queue.max_size", "error", err)
+		b.rarely.log(b.log.Error, "queue is full: messages are refused; see queue.max_size, and max_size of its lanes", "error", err)
 	}
 	if p.left > 0 {
 		b.retained.arrivals.arrive(p.left)
