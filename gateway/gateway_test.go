@@ -301,7 +301,8 @@ func TestDamageIsAnnounced(t *testing.T) {
 			t.Fatalf("%d messages, %v; want 2", len(msgs), err)
 		}
 	}
-	if all := g.lost.take(); len(all) != 1 || all[0].Count != 1 || all[0].Reason != "damaged" || all[0].Link != "" {
-		t.Errorf("losses %+v", all)
+	all, err := g.queue.Losses(nil)
+	if err != nil || len(all) != 1 || all[0].Count != 1 || all[0].Reason != storequeue.ReasonDamaged || all[0].Reader != "" {
+		t.Errorf("losses %+v: %v", all, err)
 	}
 }

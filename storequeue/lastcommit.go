@@ -50,7 +50,7 @@ func settle(path string, with seal, first, known uint64) (c content, taken bool,
 		return content{torn: errNoMeta}, false, nil
 	}
 	last := metas[0].look(f, with, first)
-	last.fallen = len(metas) < 2
+	last.fallen = len(metas) < 2 || metas[0].odd || metas[1].odd
 	if len(metas) < 2 {
 		return last, false, nil
 	}
@@ -74,15 +74,16 @@ func wipe(f *os.File, last, before *content) error {
 		return err
 	}
 	wiped := false
-	zero, page := make([]byte, last.size), make([]byte, last.size)
-	for id := uint64(2); int64(id) < fi.Size()/last.size; id++ {
-		if last.uses(id) || before.torn == nil && before.uses(id) {
-			continue
+	zero, some := make([]byte, last.size), make([]byte, 64*last.size)
+	for id, end := uint64(2), uint64(fi.Size()/last.size); id < end; id++ {
+		at := id % 64 * uint64(last.size)
+		if id == 2 || at == 0 {
+			n := min(end-id, 64-id%64) * uint64(last.size)
+			if _, err := f.ReadAt(some[at:at+n], int64(id)*last.size); err != nil {
+				return err
+			}
 		}
-		if _, err := f.ReadAt(page, int64(id)*last.size); err != nil {
-			return err
-		}
-		if bytes.Equal(page, zero) {
+		if last.uses(id) || before.torn == nil && before.uses(id) || bytes.Equal(some[at:at+uint64(last.size)], zero) {
 			continue
 		}
 		wiped = true
@@ -98,6 +99,7 @@ func wipe(f *os.File, last, before *content) error {
 
 // A meta is a meta page of bbolt: one commit.
 type meta struct {
+	odd                       bool  // its page has another header: only bbolt's own check minds
 	at                        int64 // in the file
 	pageSize                  int64
 	root, free, end, sequence uint64 // pages: of the buckets, of the free list, behind the last one; transaction id
@@ -132,14 +134,23 @@ var errNoMeta = fmt.Errorf("%w: no meta page is whole", errTorn)
 func readMetas(f *os.File) []meta {
 	var valid []meta
 	if m, ok := readMeta(f, 0); ok {
+		if m.pageSize < minPageSize || m.pageSize > maxPageSize || m.pageSize&(m.pageSize-1) != 0 {
+			return nil // bbolt would believe it
+		}
 		valid = append(valid, m)
 	}
 	for at := int64(minPageSize); at <= maxPageSize; at *= 2 {
 		m, ok := readMeta(f, at)
-		if ok && m.pageSize == at && (len(valid) == 0 || valid[0].pageSize == at && valid[0].sequence != m.sequence) {
-			valid = append(valid, m)
-			break
+		if !ok || len(valid) > 0 && valid[0].pageSize != at {
+			continue
 		}
+		if m.pageSize != at {
+			return nil // as above
+		}
+		if len(valid) == 0 || valid[0].sequence != m.sequence {
+			valid = append(valid, m)
+		}
+		break
 	}
 	if len(valid) == 2 && valid[0].sequence < valid[1].sequence {
 		valid[0], valid[1] = valid[1], valid[0]
@@ -152,17 +163,15 @@ func readMeta(f *os.File, at int64) (m meta, ok bool) {
 	if _, err := f.ReadAt(b[:], at); err != nil {
 		return m, false
 	}
-	if binary.NativeEndian.Uint64(b[:]) != min(uint64(at), 1) || binary.NativeEndian.Uint16(b[8:]) != pageMeta {
-		return m, false
-	}
 	if binary.NativeEndian.Uint32(b[metaMagic:]) != boltMagic || binary.NativeEndian.Uint32(b[metaVersion:]) != boltVersion ||
 		metaSum(&b) != binary.NativeEndian.Uint64(b[metaChecksum:]) {
 		return m, false
 	}
+	m.odd = binary.NativeEndian.Uint64(b[:]) != min(uint64(at), 1) || binary.NativeEndian.Uint16(b[8:]) != pageMeta
 	m.at, m.pageSize = at, int64(binary.NativeEndian.Uint32(b[metaPageSize:]))
 	m.root, m.free = binary.NativeEndian.Uint64(b[metaRoot:]), binary.NativeEndian.Uint64(b[metaFree:])
 	m.end, m.sequence = binary.NativeEndian.Uint64(b[metaPages:]), binary.NativeEndian.Uint64(b[metaTxID:])
-	return m, m.pageSize >= minPageSize && m.pageSize <= maxPageSize && m.pageSize&(m.pageSize-1) == 0
+	return m, true
 }
 
 func metaSum(b *[metaEnd]byte) uint64 {

@@ -34,7 +34,7 @@ func (s *segment) verify() error {
 		return fmt.Errorf("verify segment %s: %w: %w", s.path, errDamaged, errNoMeta)
 	}
 	c := metas[0].look(f, s.seal, s.first)
-	if len(metas) < 2 && c.torn == nil {
+	if (len(metas) < 2 || metas[0].odd || metas[1].odd) && c.torn == nil {
 		c.torn = errOneMeta
 	}
 	switch {
@@ -81,7 +81,7 @@ func peekSegment(path string, with seal, end uint64) (*patient, error) {
 		last = number(facts[string(keySparse)])
 	}
 	p.believe(facts, last, end)
-	if len(metas) < 2 && p.cause == nil {
+	if (len(metas) < 2 || metas[0].odd || metas[1].odd) && p.cause == nil {
 		p.cause = errOneMeta
 	}
 	return p, nil
