@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
 	"github.com/headgate-io/headgate/gateway/mqtt"
 	"github.com/headgate-io/headgate/gateway/pki"
+	"github.com/headgate-io/headgate/southbound/modbus"
 	"github.com/headgate-io/headgate/southbound/plugin"
 )
 
@@ -32,6 +34,15 @@ func Check(cfg *config.Config) []error {
 	for _, l := range cfg.Northbound {
 		if err := pki.NewCredentials(linkFiles(l)).Check(); err != nil {
 			errs = append(errs, fmt.Errorf("link %s: %w", l.Name, err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Buses)) {
+		b := cfg.Buses[name]
+		if !modbus.NeedsTLS(b.URL) {
+			continue
+		}
+		if _, err := pki.Client(busFiles(b))("device"); err != nil {
+			errs = append(errs, fmt.Errorf("bus %s: %w", name, err))
 		}
 	}
 	for _, d := range cfg.Devices {
@@ -77,7 +88,39 @@ func Warnings(cfg *config.Config) []string {
 			}
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Buses)) {
+		if warning := warnOfPort(name, modbus.SerialPort(cfg.Buses[name].URL)); warning != "" {
+			out = append(out, warning)
+		}
+	}
 	return out
+}
+
+const portNames = "/dev/serial/by-id"
+
+// warnOfPort tells of a serial port that is not there, or whose name may be
+// another's after a restart.
+func warnOfPort(bus, path string) string {
+	if path == "" {
+		return ""
+	}
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return fmt.Sprintf("bus %s: %v; plug the adapter in, or see ls %s", bus, err, portNames)
+	}
+	if target != path || !strings.HasPrefix(path, "/dev/tty") {
+		return ""
+	}
+	names, err := filepath.Glob(portNames + "/*")
+	if err != nil {
+		return ""
+	}
+	for _, name := range names {
+		if to, err := filepath.EvalSymlinks(name); err == nil && to == target {
+			return fmt.Sprintf("bus %s: %s may be another port after a restart; write %s", bus, path, name)
+		}
+	}
+	return ""
 }
 
 // mayCarry reports whether an allow rule for who shares a topic with filter.

@@ -25,6 +25,7 @@ var edges = []edge{
 	// The stages. None of them knows the gateway.
 	{"southbound/modbus", "southbound", "is an adapter"},
 	{"southbound/modbus", "github.com/goburrow/modbus", "the codec of Modbus frames"},
+	{"southbound/modbus", "golang.org/x/sys", "speed, shape and lock of serial ports"},
 	{"southbound/modbus/simulator", "southbound/modbus", "serves the points that a device configuration names"},
 	{"southbound/modbus/simulator", "github.com/simonvetter/modbus", "a server that shares no code with our client"},
 	{"southbound/plugin", "southbound", "is an adapter"},
@@ -66,6 +67,7 @@ var edges = []edge{
 	{"gateway/client", "gateway/mqtt", "the wire"},
 	{"gateway/config", "gateway/access", "the rules it builds"},
 	{"gateway/config", "gateway/mqtt", "topic filters"},
+	{"gateway/config", "southbound/modbus", "the buses and tags it builds"},
 	{"gateway/config", "github.com/goccy/go-yaml", "YAML with positions"},
 
 	// Who puts it together.

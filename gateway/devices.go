@@ -9,6 +9,7 @@ import (
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/pki"
 	"github.com/headgate-io/headgate/southbound"
 	"github.com/headgate-io/headgate/southbound/modbus"
 	"github.com/headgate-io/headgate/southbound/plugin"
@@ -19,7 +20,13 @@ import (
 func (g *Gateway) openDevices() error {
 	g.buses = map[string]*modbus.Bus{}
 	for name, b := range g.cfg.Buses {
-		g.buses[name] = modbus.NewBus(modbus.BusConfig{Address: b.Address, ResponseTimeout: b.ResponseTimeout})
+		cfg := b.BusConfig
+		cfg.TLS = pki.Client(busFiles(b))
+		bus, err := modbus.NewBus(cfg)
+		if err != nil {
+			return fmt.Errorf("%w: bus %s: %w", ErrSetup, name, err)
+		}
+		g.buses[name] = bus
 	}
 	for _, cfg := range g.cfg.Devices {
 		adapter, err := g.adapter(cfg)
@@ -33,6 +40,10 @@ func (g *Gateway) openDevices() error {
 		})
 	}
 	return nil
+}
+
+func busFiles(b config.Bus) pki.ClientFiles {
+	return pki.ClientFiles{CA: b.CA, Certificate: b.Certificate, Key: b.Key}
 }
 
 const builtInAdapter = "modbus"

@@ -131,22 +131,6 @@ func (b *builder) route(s *fileSend) Route {
 	return r
 }
 
-func (b *builder) buses() {
-	b.config.Buses = make(map[string]Bus, len(b.file.buses.entries))
-	for _, e := range b.file.buses.entries {
-		t := &e.item.url
-		bus := Bus{ResponseTimeout: e.item.responseTimeout.v}
-		scheme, _, _ := strings.Cut(t.v, "://")
-		if t.good() && !laterSchemes[scheme] {
-			var ok bool
-			if bus.Address, ok = b.url(t, "tcp", "502"); !ok {
-				b.rep.add(t.at, "write tcp://host:502", "%q is not a bus", t.v)
-			}
-		}
-		b.config.Buses[e.name] = bus
-	}
-}
-
 func (b *builder) devices() {
 	ids := make(unique)
 	for _, d := range b.file.devices.items {

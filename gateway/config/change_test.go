@@ -53,7 +53,7 @@ func TestChanges(t *testing.T) {
 		"a rule changes":      {rules("x"), rules("z"), "~ " + shown("x") + " → " + strings.TrimPrefix(shown("z"), "access.rules: ")},
 		"a bus": {
 			"buses: {one: {url: \"tcp://h\"}}\n", "buses: {two: {url: \"tcp://h\"}}\n",
-			"- buses[one].response_timeout: 1s\n- buses[one].url: \"tcp://h\"\n+ buses[two].response_timeout: 1s\n+ buses[two].url: \"tcp://h\"",
+			"- buses[one].url: \"tcp://h\"\n+ buses[two].url: \"tcp://h\"",
 		},
 		"a listener": {
 			"broker: {listeners: [{address: \"127.0.0.1:1883\", plaintext: true}]}\n",

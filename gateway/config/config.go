@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/southbound/modbus"
 )
 
 // Config is a configuration that is complete and consistent: defaults are
@@ -146,8 +147,9 @@ type Route struct {
 
 // A Bus is a connection that devices share.
 type Bus struct {
-	Address         string // host:port of a Modbus TCP server
-	ResponseTimeout time.Duration
+	modbus.BusConfig // without TLS
+
+	CA, Certificate, Key string // paths; set with tls://
 }
 
 // A Device is read in the field.

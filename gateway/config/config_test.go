@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/southbound/modbus"
 )
 
 // TestProgramShape compares what interface.good.yaml comes to, value by value.
@@ -55,7 +56,8 @@ func TestProgramShape(t *testing.T) {
 			Send:    []Route{{Topics: []string{"plant/#", "hg/#"}, Except: []string{"plant/+/debug/#"}, QoS: 1, Prefix: "sites/press-shop-3/"}},
 			Receive: []Route{{Topics: []string{"sites/press-shop-3/cmd/#"}, QoS: 1, Strip: "sites/press-shop-3/"}},
 		}},
-		Buses: map[string]Bus{"line-3": {Address: "192.0.2.10:502", ResponseTimeout: 800 * time.Millisecond}},
+		Buses: map[string]Bus{"line-3": {BusConfig: modbus.BusConfig{URL: "tcp://192.0.2.10:502",
+			ResponseTimeout: 800 * time.Millisecond}}},
 		Devices: []Device{{
 			ID: "boiler", Adapter: "modbus", Bus: "line-3", Unit: 7, Groups: map[string]Group{"fast": {time.Second}},
 			Tags: []Tag{{Name: "temp", Group: "fast", Table: "holding", Address: 10, Type: "int16", Scale: &scale,

@@ -31,14 +31,6 @@ var unavailable = []struct {
 			}
 			return all
 		})},
-	{"buses.NAME.url", "any bus but tcp://", "use tcp://host:502, through a serial server if need be",
-		func(f *file) (all []place) {
-			for _, b := range f.buses.entries {
-				scheme, _, _ := strings.Cut(b.item.url.v, "://")
-				all = append(all, when(laterSchemes[scheme], b.item.url.at)...)
-			}
-			return all
-		}},
 	{"devices[].profile", "profile", "remove it and write groups and tags here",
 		ofDevices(func(d *fileDevice) []place { return when(d.profile.good(), d.profile.at) })},
 	{"devices[].writes", "writes: allow", "remove it or set writes: deny",
@@ -52,10 +44,7 @@ var unavailable = []struct {
 		})},
 }
 
-var (
-	laterSchemes = map[string]bool{"tls": true, "udp": true, "rtu": true, "ascii": true, "rtu+tcp": true, "ascii+tcp": true, "listen": true}
-	laterTables  = map[string]bool{"coil": true, "discrete": true}
-)
+var laterTables = map[string]bool{"coil": true, "discrete": true}
 
 func when(used bool, at place) []place {
 	if used {

@@ -33,7 +33,7 @@ func TestSeveralFiles(t *testing.T) {
 	}
 	dir, c, err := loadFiles(t, map[string]string{
 		"headgate.yaml":          "version: 1\ngateway: {id: a}\nnorthbound:\n" + link("first"),
-		"conf.d/20-b.yaml":       "northbound:\n" + link("third") + "buses:\n  two: {url: \"tcp://h\"}\n",
+		"conf.d/20-b.yaml":       "northbound:\n" + link("third") + "buses:\n  two: {url: \"tcp://i\"}\n",
 		"conf.d/10-a.yaml":       "version: 1\ngateway: {data: data}\nnorthbound:\n" + link("second") + "buses: {one: {url: \"tcp://h\"}}\n",
 		"conf.d/.hidden.yaml":    "nonsense",
 		"conf.d/10-a.yaml~":      "nonsense",

@@ -104,14 +104,52 @@ func (s *fileReceive) keys() []key {
 
 type fileBus struct {
 	block
-	url             text
-	responseTimeout span
+	url               text
+	backup            text
+	connections       whole
+	connectTimeout    span
+	responseTimeout   span
+	lateWindow        span
+	gap               span
+	pauseAfterConnect span
+	ca                filePath
+	certificate       filePath
+	key               filePath
+	baud              whole
+	dataBits          whole
+	parity            text
+	stopBits          whole
+	echo              boolean
+	rs485             text
+	rs485Before       span
+	rs485After        span
 }
 
 func (b *fileBus) keys() []key {
 	return []key{
-		{name: "url", into: &b.url, required: true, doc: "`tcp://host:port`; without a port 502."},
-		{name: "response_timeout", into: &b.responseTimeout, def: "1s", min: "10ms", max: "60s", doc: "How long a device may take to answer."},
+		{name: "url", into: &b.url, required: true,
+			doc: "`tcp://host`, port 502; `tls://host`, port 802; `udp://host`, port 502; `rtu:///dev/serial/by-id/NAME` or `ascii:///…` for a serial port; `rtu+tcp://host:port` or `ascii+tcp://…` for a serial line behind a converter."},
+		{name: "backup", into: &b.backup, doc: "URL of the same kind, tried when the first cannot be reached or does not answer."},
+		{name: "connections", into: &b.connections, min: "1", max: "16", doc: "Requests under way at once, each on a connection of its own. Default: 1, all that most devices can take."},
+		{name: "connect_timeout", into: &b.connectTimeout, min: "10ms", max: "60s", doc: "How long a connection may take, for each address. Default: 3s."},
+		{name: "response_timeout", into: &b.responseTimeout, min: "10ms", max: "60s",
+			doc: "How long a device may take to answer, without the time on a serial line. Default: 1s, and 500ms for serial ports."},
+		{name: "late_window", into: &b.lateWindow, min: "1ms", max: "60s",
+			doc: "Serial lines: how long after the timeout an answer may still come. So long the unit is not asked again, since a late answer looks like the next one. Default: response_timeout."},
+		{name: "gap", into: &b.gap, max: "60s", doc: "Least pause between an answer and the next request. Default: 0."},
+		{name: "pause_after_connect", into: &b.pauseAfterConnect, max: "60s", doc: "Pause for devices that drop what comes too early. Default: 0."},
+		{name: "ca", into: &b.ca, doc: "With tls://: PEM file of the authorities that vouch for the device."},
+		{name: "certificate", into: &b.certificate, doc: "With tls://: PEM file of the certificate chain the gateway shows."},
+		{name: "key", into: &b.key, doc: "With tls://: PEM file of its private key."},
+		{name: "baud", into: &b.baud, min: "300", max: "921600", doc: "Serial lines: speed. Default: 19200."},
+		{name: "data_bits", into: &b.dataBits, min: "5", max: "8", doc: "Serial lines. Default: 8."},
+		{name: "parity", into: &b.parity, oneOf: []string{"N", "E", "O"}, doc: "Serial lines: none, even or odd. Default: E, as the standard asks for."},
+		{name: "stop_bits", into: &b.stopBits, min: "1", max: "2", doc: "Serial lines. Default: 1, and 2 without parity."},
+		{name: "echo", into: &b.echo, doc: "Serial lines: the port hears what it sends, as two-wire adapters may; it is then cut off, and missed if it is not there. Default: false."},
+		{name: "rs485", into: &b.rs485, oneOf: []string{"off", "high", "low"},
+			doc: "Serial ports whose sender the kernel switches: RTS while sending. off: the adapter switches by itself, as most USB ones do. Default: off."},
+		{name: "rs485_before", into: &b.rs485Before, max: "100ms", doc: "From RTS to the first bit, in whole milliseconds. Default: 0."},
+		{name: "rs485_after", into: &b.rs485After, max: "100ms", doc: "From the last bit to RTS, in whole milliseconds. Default: 0."},
 	}
 }
 

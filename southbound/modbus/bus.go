@@ -1,66 +1,64 @@
 package modbus
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"math"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/goburrow/modbus"
 )
 
 // BusConfig describes one endpoint.
 type BusConfig struct {
-	Address           string        // host:port
-	ConnectTimeout    time.Duration // zero: 3 s
-	ResponseTimeout   time.Duration // from the request to the whole answer; zero: 1 s
+	// URL says where it is and how it speaks: tcp://host:502,
+	// tls://host:802, udp://host:502, rtu+tcp://host:port and
+	// ascii+tcp://host:port for serial lines behind a converter, and
+	// rtu:///dev/… and ascii:///dev/… for serial ports.
+	URL    string
+	Backup string // URL of the same scheme, tried when the first does not answer
+	Serial Serial // of serial ports, and of lines behind converters
+
+	// TLS returns the configuration of one connection to a host, with the
+	// certificate that the gateway shows. Needed with tls, where both ends
+	// prove who they are (Modbus/TCP Security).
+	TLS func(host string) (*tls.Config, error)
+
+	// Connections is how many requests may be under way, each on a
+	// connection of its own. Zero is 1, which is what most devices and
+	// gateways can take.
+	Connections int
+
+	ConnectTimeout    time.Duration // of each address; zero: 3 s
+	ResponseTimeout   time.Duration // from the request to the whole answer, without the time on a serial line; zero: 1 s, serial 500 ms
+	LateWindow        time.Duration // without transaction numbers: how long after the timeout an answer may still come; zero: ResponseTimeout
 	Gap               time.Duration // least pause between an answer and the next request
 	PauseAfterConnect time.Duration // for devices that drop what comes too early
+	Echo              bool          // the serial port hears what it sends
 
-	// Dial replaces the ordinary TCP connection, through a tunnel for
-	// example. It returns promptly when ctx ends.
+	// Dial replaces the ordinary connection of a socket, through a tunnel
+	// for example. It returns promptly when ctx ends.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
-
-// silentLimit is how many requests in a row may find no answer at all before
-// the connection is taken for half-open and replaced.
-const silentLimit = 3
-
-var (
-	errClosed  = errors.New("bus closed")
-	errTimeout = errors.New("no answer in time")
-)
 
 // A Bus is one endpoint with all units behind it. It is safe for concurrent
 // use: requests take their turn.
 type Bus struct {
-	cfg  BusConfig
-	turn chan struct{} // holds one token while a request is under way
-	// What only the holder of the turn touches. The turn is held over
-	// network I/O: one request in flight is the purpose of a bus. It is
-	// bounded by the two timeouts.
-	in          *bufio.Reader
-	transaction uint16
-	first       uint16 // oldest transaction whose answer may still come
-	silent      int    // requests without any answer since the last byte
-	lastEnd     time.Time
+	cfg       BusConfig
+	endpoints []endpoint
+	free      chan *line // those whose turn nobody has
 
-	mu     sync.Mutex // covers conn and closed; conn is replaced by the turn's holder only
-	conn   net.Conn
-	closed bool
+	mu      sync.Mutex // covers what follows
+	streams map[*stream]bool
+	closed  bool
 
 	counters counters
 }
 
 type counters struct {
-	connects, requests, timeouts, late, exceptions, overruns atomic.Uint64
+	connects, requests, timeouts, late, garbled, exceptions, overruns atomic.Uint64
 }
 
 // BusStats counts what happened on a bus since NewBus.
@@ -69,186 +67,191 @@ type BusStats struct {
 	Requests   uint64 // sent, repetitions included
 	Timeouts   uint64
 	Late       uint64 // answers that came after their timeout and were thrown away
+	Garbled    uint64 // answers with a wrong checksum, or to another request
 	Exceptions uint64
 	Overruns   uint64 // polls skipped because an earlier one took too long
 }
 
-// NewBus returns a bus. It connects when the first session opens.
-func NewBus(cfg BusConfig) *Bus {
-	if cfg.ConnectTimeout <= 0 {
-		cfg.ConnectTimeout = 3 * time.Second
+const maxConnections = 16
+
+// NewBus checks cfg and returns a bus. It connects when the first session
+// opens.
+func NewBus(cfg BusConfig) (*Bus, error) {
+	b := &Bus{cfg: cfg, streams: make(map[*stream]bool)}
+	if err := b.parse(); err != nil {
+		return nil, fmt.Errorf("modbus: %w", err)
 	}
-	if cfg.ResponseTimeout <= 0 {
-		cfg.ResponseTimeout = time.Second
-	}
-	if cfg.Dial == nil {
-		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", address)
+	t := b.endpoints[0].transport
+	if b.cfg.Dial == nil {
+		b.cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, t.network, address)
 		}
 	}
-	return &Bus{cfg: cfg, turn: make(chan struct{}, 1)}
+	if b.cfg.ConnectTimeout <= 0 {
+		b.cfg.ConnectTimeout = 3 * time.Second
+	}
+	if b.cfg.ResponseTimeout <= 0 {
+		b.cfg.ResponseTimeout = time.Second
+		if t.serial() {
+			b.cfg.ResponseTimeout = 500 * time.Millisecond
+		}
+	}
+	if b.cfg.LateWindow <= 0 {
+		b.cfg.LateWindow = b.cfg.ResponseTimeout
+	}
+	b.free = make(chan *line, max(1, cfg.Connections))
+	for range cap(b.free) {
+		b.free <- &line{bus: b, endpoint: b.endpoints[0], owing: make(map[byte]time.Time)}
+	}
+	return b, nil
+}
+
+// parse takes the URLs apart and holds the rest of the configuration against
+// them.
+func (b *Bus) parse() error {
+	first, err := parseEndpoint("url", b.cfg.URL)
+	if err != nil {
+		return err
+	}
+	b.endpoints = []endpoint{first}
+	t := first.transport
+	if b.cfg.Backup != "" {
+		second, err := parseEndpoint("backup", b.cfg.Backup)
+		if err != nil {
+			return err
+		}
+		if second.transport != t {
+			return wrong("backup", "give both the same scheme", "the backup is no %s://, and the bus is", t.scheme)
+		}
+		b.endpoints = append(b.endpoints, second)
+	}
+	switch {
+	case t.tls && b.cfg.TLS == nil:
+		return wrong("url", "give ca, certificate and key", "tls:// without certificates")
+	case b.cfg.Connections < 0 || b.cfg.Connections > maxConnections:
+		return wrong("connections", fmt.Sprintf("give 1 to %d", maxConnections), "%d connections are impossible", b.cfg.Connections)
+	case b.cfg.Connections > 1 && !t.numbered:
+		return wrong("connections", "remove connections", "several connections to one serial line would talk across each other")
+	case b.cfg.Echo && t.numbered:
+		return wrong("echo", "remove echo", "%s:// has no echo", t.scheme)
+	case b.cfg.Serial != Serial{} && t.numbered:
+		return wrong("url", "remove baud, data_bits, parity, stop_bits and rs485", "%s:// is no serial line", t.scheme)
+	case b.cfg.Serial.RS485 != nil && !t.serial():
+		return wrong("rs485", "remove rs485: the converter has such settings of its own", "%s:// is no serial port of this machine", t.scheme)
+	}
+	return b.cfg.Serial.check()
+}
+
+// CheckBus says what is wrong with cfg, or nothing. It needs no TLS function.
+func CheckBus(cfg BusConfig) error {
+	if cfg.TLS == nil {
+		cfg.TLS = func(string) (*tls.Config, error) { return nil, errClosed }
+	}
+	return (&Bus{cfg: cfg}).parse()
+}
+
+// NeedsTLS reports whether a bus of that URL needs a TLS function.
+func NeedsTLS(url string) bool {
+	e, err := parseEndpoint("url", url)
+	return err == nil && e.transport.tls
+}
+
+// SerialPort returns the path of the serial port in a bus's URL, or nothing.
+func SerialPort(url string) string {
+	e, err := parseEndpoint("url", url)
+	if err != nil || !e.transport.serial() {
+		return ""
+	}
+	return e.address
 }
 
 // Stats returns a snapshot of the counters.
 func (b *Bus) Stats() BusStats {
 	c := &b.counters
 	return BusStats{
-		Connects: c.connects.Load(), Requests: c.requests.Load(), Timeouts: c.timeouts.Load(),
-		Late: c.late.Load(), Exceptions: c.exceptions.Load(), Overruns: c.overruns.Load(),
+		Connects: c.connects.Load(), Requests: c.requests.Load(), Timeouts: c.timeouts.Load(), Late: c.late.Load(),
+		Garbled: c.garbled.Load(), Exceptions: c.exceptions.Load(), Overruns: c.overruns.Load(),
 	}
 }
 
-// Close ends the connection and every request, for good. Sessions on the bus
+// Close ends the connections and every request, for good. Sessions on the bus
 // then fail.
 func (b *Bus) Close() error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
-	if b.conn == nil {
-		return nil
+	streams := b.streams
+	b.streams = make(map[*stream]bool)
+	b.mu.Unlock()
+	var err error
+	for s := range streams {
+		err = errors.Join(err, s.close())
 	}
-	return b.conn.Close()
+	return err
 }
 
-func (b *Bus) acquire(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case b.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// acquire takes the turn of a line on which unit may be asked.
+func (b *Bus) acquire(ctx context.Context, unit byte) (*line, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		select {
+		case l := <-b.free:
+			owing := time.Until(l.owing[unit])
+			if owing <= 0 {
+				return l, nil
+			}
+			b.free <- l // others need not wait
+			if err := wait(ctx, owing); err != nil {
+				return nil, err
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
-func (b *Bus) release() { <-b.turn }
+func (b *Bus) release(l *line) { b.free <- l }
 
 // open makes sure that there is a connection and that the peer has not closed
 // it meanwhile.
 func (b *Bus) open(ctx context.Context) error {
-	if err := b.acquire(ctx); err != nil {
+	var l *line
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case l = <-b.free:
+	}
+	defer b.release(l)
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer b.release()
-	if conn := b.current(); conn != nil && !peerGone(conn, b.in) {
-		return nil
+	if l.stream != nil {
+		if err := wait(ctx, time.Millisecond); err != nil { // for news of its end to be read
+			return err
+		}
+		if l.stream.over() == nil {
+			return nil
+		}
 	}
-	b.drop()
-	return b.connect(ctx)
+	l.drop()
+	return l.connect(ctx)
 }
 
-// peerGone reports whether an idle connection is known to be over.
-func peerGone(conn net.Conn, in *bufio.Reader) bool {
-	if err := conn.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
-		return true
-	}
-	_, err := in.Peek(1)
-	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// read asks one unit for registers and returns their bytes as they came. Its
-// errors are ctx's, errTimeout, *modbus.ModbusError for an exception, and any
-// other when there is no connection that works.
+// read asks one unit for registers or bits and returns their bytes as they
+// came. Its errors are ctx's, errTimeout, errGarbled, *modbus.ModbusError for
+// an exception, and any other when there is no connection that works.
 func (b *Bus) read(ctx context.Context, unit byte, table Table, address, quantity uint16) ([]byte, error) {
-	if err := b.acquire(ctx); err != nil {
+	l, err := b.acquire(ctx, unit)
+	if err != nil {
 		return nil, err
 	}
-	defer b.release()
+	defer b.release(l)
 	// Reading twice does no harm, and a peer that closed while nobody asked
 	// is no fault, so a connection is replaced once.
-	var data []byte
-	var err error
-	for range 2 {
-		if err := b.connect(ctx); err != nil {
-			return nil, err
-		}
-		data, err = b.attempt(ctx, unit, table, address, quantity)
-		if err == nil || ctx.Err() != nil || !broken(err) {
-			break
-		}
+	data, err := l.ask(ctx, unit, table, address, quantity)
+	if broken(err) && ctx.Err() == nil && l.endpoint.transport.numbered {
+		data, err = l.ask(ctx, unit, table, address, quantity)
 	}
 	return data, err
-}
-
-// broken reports whether err says that the connection cannot be used further.
-func broken(err error) bool {
-	var exception *modbus.ModbusError
-	return !errors.As(err, &exception) && !errors.Is(err, errTimeout)
-}
-
-func (b *Bus) attempt(ctx context.Context, unit byte, table Table, address, quantity uint16) ([]byte, error) {
-	if err := wait(ctx, time.Until(b.lastEnd.Add(b.cfg.Gap))); err != nil {
-		return nil, err
-	}
-	b.transaction++
-	if b.transaction-b.first > math.MaxInt16 { // identifiers wrap around
-		b.first = b.transaction - math.MaxInt16
-	}
-	send := func(request []byte) ([]byte, error) { return b.exchange(ctx, request) }
-	client := modbus.NewClient2(packager{b.transaction, unit}, transporter(send))
-	read := client.ReadHoldingRegisters
-	if table == Input {
-		read = client.ReadInputRegisters
-	}
-	b.counters.requests.Add(1)
-	data, err := read(address, quantity)
-	b.lastEnd = time.Now()
-	var exception *modbus.ModbusError
-	switch {
-	case errors.As(err, &exception):
-		b.counters.exceptions.Add(1)
-	case errors.Is(err, errTimeout):
-		b.counters.timeouts.Add(1)
-		if b.silent++; b.silent >= silentLimit {
-			b.drop()
-		}
-	case err != nil && ctx.Err() == nil:
-		b.drop()
-		err = fmt.Errorf("ask %s, unit %d: %w", b.cfg.Address, unit, err)
-	}
-	return data, err
-}
-
-// exchange sends a request on the connection and returns its answer. Answers to
-// earlier requests of the connection, which had timed out, are thrown away.
-func (b *Bus) exchange(ctx context.Context, request []byte) ([]byte, error) {
-	conn := b.current()
-	if err := conn.SetDeadline(time.Now().Add(b.cfg.ResponseTimeout)); err != nil {
-		return nil, err
-	}
-	interrupted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		_ = conn.SetDeadline(time.Unix(1, 0)) // fails only when closed, which ends the read as well
-		close(interrupted)
-	})
-	defer func() {
-		if !stop() {
-			<-interrupted // or it would cut the next request short
-		}
-	}()
-	if _, err := conn.Write(request); err != nil {
-		b.drop() // part of a request may be out
-		return nil, errors.Join(ctx.Err(), fmt.Errorf("send: %w", err))
-	}
-	for {
-		frame, err := readFrame(b.in)
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, errTimeout
-		case err != nil:
-			return nil, err
-		}
-		b.silent = 0
-		got := binary.BigEndian.Uint16(frame)
-		if got == b.transaction {
-			return frame, nil
-		}
-		if b.transaction-got > b.transaction-b.first {
-			return nil, badFrame("transaction %d for %d", got, b.transaction)
-		}
-		b.counters.late.Add(1)
-	}
 }

@@ -1,8 +1,6 @@
 package modbus
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -286,7 +284,7 @@ func TestCloseEndsRead(t *testing.T) {
 func TestTransactionsWrapAround(t *testing.T) {
 	p := startPeer(t, lateOnce(3))
 	b := p.bus(t, short)
-	b.transaction = 0xFFFD
+	lineOf(b).transaction = 0xFFFD
 	for i := range uint16(8) {
 		data, err := b.read(t.Context(), 1, Holding, i, 1)
 		if i == 3 {
@@ -310,7 +308,7 @@ func TestLateAnswerAfterAllTransactionsWereUsed(t *testing.T) {
 	p := startPeer(t, lateOnce(1))
 	b := p.bus(t, patient)
 	expect(t, b, 1, 0, 1)
-	b.first = b.transaction + 2 // as after 65534 more requests
+	lineOf(b).first = lineOf(b).transaction + 2 // as after 65534 more requests
 	b.cfg.ResponseTimeout = short
 	if _, err := b.read(t.Context(), 1, Holding, 1, 1); !errors.Is(err, errTimeout) {
 		t.Fatal(err)
@@ -324,32 +322,34 @@ func TestLateAnswerAfterAllTransactionsWereUsed(t *testing.T) {
 
 // Whatever bytes a peer sends, they are an answer to the request or an error.
 func FuzzAnswer(f *testing.F) {
-	request, err := packager{7, 1}.Encode(&modbus.ProtocolDataUnit{FunctionCode: 3, Data: []byte{0, 5, 0, 2}})
-	if err != nil {
-		f.Fatal(err)
-	}
+	ask := frame{transaction: 7, unit: 1, pdu: []byte{3, 0, 5, 0, 2}}
+	request := mbap{}.encode(ask)
 	f.Add(answerTo(request))
 	f.Add(exceptionTo(request, 2))
 	f.Add([]byte("HTTP/1.1 400 Bad Request\r\n"))
 	for _, mangle := range mangled() {
 		f.Add(mangle(answerTo(request)))
 	}
+	answer := frame{unit: 1, pdu: answerTo(request)[headerSize:]}
+	f.Add(rtu{}.encode(answer))
+	f.Add(ascii{}.encode(answer))
 	f.Fuzz(func(t *testing.T, stream []byte) {
-		r := bufio.NewReaderSize(bytes.NewReader(stream), 2*maxFrame)
-		for {
-			frame, err := readFrame(r)
-			if err != nil {
-				return
-			}
-			if len(frame) > maxFrame {
-				t.Fatalf("frame of %d bytes", len(frame))
-			}
-			if (packager{7, 1}).Verify(request, frame) != nil {
-				continue
-			}
-			pdu, err := packager{7, 1}.Decode(frame)
-			if err != nil || pdu.FunctionCode == 3 && len(pdu.Data) != 5 || pdu.FunctionCode != 3 && pdu.FunctionCode != 0x83 {
-				t.Fatalf("verified %x: %+v, %v", frame, pdu, err)
+		for _, framing := range []framing{mbap{}, rtu{}, ascii{}} {
+			for rest := stream; ; {
+				got, n, err := framing.cut(rest, ask)
+				if err != nil || n == 0 {
+					break
+				}
+				if len(got.pdu) > maxPDU || n > len(rest) {
+					t.Fatalf("%T: a frame of %d bytes, PDU of %d", framing, n, len(got.pdu))
+				}
+				rest = rest[n:]
+				if verify(ask.pdu, got.pdu) != nil {
+					continue
+				}
+				if f := got.pdu[0]; f == 3 && len(got.pdu) != 6 || f != 3 && f != 0x83 {
+					t.Fatalf("%T: verified %x", framing, got.pdu)
+				}
 			}
 		}
 	})

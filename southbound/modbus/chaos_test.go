@@ -59,7 +59,7 @@ func TestNoFaultGivesAWrongValue(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var serving sync.WaitGroup
 			by := rand.New(rand.NewPCG(seed, 1))
-			b := NewBus(BusConfig{Dial: func(context.Context, string) (net.Conn, error) {
+			b := newBus(t, BusConfig{URL: "tcp://pipe", Dial: func(context.Context, string) (net.Conn, error) {
 				near, far := net.Pipe()
 				serving.Go(func() {
 					defer far.Close()

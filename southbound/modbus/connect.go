@@ -1,72 +1,125 @@
 package modbus
 
 import (
-	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"time"
+
+	"github.com/goburrow/modbus"
 )
 
-// current returns the connection, or nil.
-func (b *Bus) current() net.Conn {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.conn
+// broken reports whether err says that the connection cannot be used further.
+func broken(err error) bool {
+	var exception *modbus.ModbusError
+	return err != nil && !errors.As(err, &exception) && !errors.Is(err, errTimeout) && !errors.Is(err, errGarbled)
 }
 
-// drop closes the connection, so that the next request makes a new one.
-func (b *Bus) drop() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.conn != nil {
-		_ = b.conn.Close() // it is given up already
-		b.conn = nil
-	}
-}
-
-// connect makes a connection unless there is one.
-func (b *Bus) connect(ctx context.Context) error {
-	if b.current() != nil {
+// connect makes a connection unless there is one: to the endpoint that worked
+// last, or else to the others.
+func (l *line) connect(ctx context.Context) error {
+	if l.stream != nil {
 		return nil
 	}
-	dialling, cancel := context.WithTimeout(ctx, b.cfg.ConnectTimeout)
-	defer cancel()
-	conn, err := b.cfg.Dial(dialling, b.cfg.Address)
-	if ctx.Err() != nil {
+	var failed error
+	for range l.bus.endpoints {
+		l.endpoint = l.bus.endpoints[l.at%len(l.bus.endpoints)]
+		c, err := l.dial(ctx)
 		if err == nil {
-			err = conn.Close()
+			return l.adopt(ctx, c)
 		}
-		return errors.Join(ctx.Err(), err)
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		l.at++
+		failed = errors.Join(failed, err)
 	}
+	return failed
+}
+
+func (l *line) dial(ctx context.Context) (conn, error) {
+	b, e := l.bus, l.endpoint
+	if e.transport.serial() {
+		return openPort(e.address, b.cfg.Serial)
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.ConnectTimeout)
+	defer cancel()
+	c, err := b.cfg.Dial(ctx, e.address)
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w; check the address, the network and that the device is switched on",
-			b.cfg.Address, err)
+		return nil, fmt.Errorf("connect to %s: %w; check the address, the network and that the device is switched on", e.address, err)
 	}
-	if err := b.adopt(conn); err != nil {
+	if !e.transport.tls {
+		return c, ctx.Err()
+	}
+	cfg, err := b.cfg.TLS(e.host)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	secure := tls.Client(c, cfg)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = c.Close() // the handshake's error says more
+		return nil, fmt.Errorf("connect to %s: %w; check the certificates of both ends, and that it is a port for TLS", e.address, err)
+	}
+	return secure, nil
+}
+
+// adopt makes c the line's connection, unless the bus was closed meanwhile.
+func (l *line) adopt(ctx context.Context, c conn) error {
+	var keep func([]byte) bool
+	t := l.endpoint.transport
+	if t.datagram() {
+		keep = func(datagram []byte) bool { // one frame each, whole
+			_, n, err := t.framing.cut(datagram, frame{})
+			return err == nil && n == len(datagram)
+		}
+	}
+	s, err := l.bus.own(c, keep)
+	if err != nil {
 		return err
 	}
-	b.in = bufio.NewReaderSize(conn, 2*maxFrame)
-	b.first = b.transaction + 1
-	b.silent = 0
-	b.counters.connects.Add(1)
-	if err := wait(ctx, b.cfg.PauseAfterConnect); err != nil {
-		b.drop()
+	l.stream = s
+	l.first = l.transaction + 1
+	l.silent = 0
+	l.bus.counters.connects.Add(1)
+	if !t.numbered {
+		l.quiet = time.Now().Add(l.bus.cfg.LateWindow)
+	}
+	for unit, until := range l.owing { // a converter may pass it on to the new connection
+		if until.After(l.quiet) {
+			l.quiet = until
+		}
+		delete(l.owing, unit)
+	}
+	if err := wait(ctx, l.bus.cfg.PauseAfterConnect); err != nil {
+		l.drop()
 		return err
 	}
 	return nil
 }
 
-// adopt makes conn the bus's connection, unless the bus was closed meanwhile.
-func (b *Bus) adopt(conn net.Conn) error {
+// own starts reading c, unless the bus is closed.
+func (b *Bus) own(c conn, keep func([]byte) bool) (*stream, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
-		return errors.Join(errClosed, conn.Close())
+		return nil, errors.Join(errClosed, c.Close())
 	}
-	b.conn = conn
-	return nil
+	s := newStream(c, keep)
+	b.streams[s] = true
+	return s, nil
+}
+
+// disown closes a stream that Close has not closed.
+func (b *Bus) disown(s *stream) error {
+	b.mu.Lock()
+	mine := b.streams[s]
+	delete(b.streams, s)
+	b.mu.Unlock()
+	if !mine {
+		return nil
+	}
+	return s.close()
 }
 
 // wait returns nil after d, at once if d is not positive, or ctx's error.

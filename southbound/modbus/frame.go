@@ -1,104 +1,167 @@
 package modbus
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
-
-	"github.com/goburrow/modbus"
+	"encoding/hex"
 )
+
+// A frame is one question to one unit, or its answer.
+type frame struct {
+	transaction uint16 // zero where the transport has none
+	unit        byte
+	pdu         []byte
+}
+
+// A framing is how protocol data units lie on a connection.
+type framing interface {
+	encode(request frame) []byte
+	// cut takes the first frame off in, which is the answer to request or
+	// to another. n is how many bytes it used up, and zero while more must
+	// come. An error says that in is no frame. The frame shares in's bytes.
+	cut(in []byte, request frame) (f frame, n int, err error)
+	// chars is how many characters n bytes of unit and PDU take on a line.
+	chars(n int) int
+}
 
 // Sizes of an MBAP frame (Modbus Messaging on TCP/IP, 3.1.3).
 const (
-	headerSize = 7   // transaction, protocol, length, unit
-	maxFrame   = 260 // header and a protocol data unit of 253 bytes
+	headerSize = 7 // transaction, protocol, length, unit
+	maxFrame   = headerSize + maxPDU
 )
 
-// errBadFrame is wrapped by every error that says the peer broke the protocol.
-var errBadFrame = errors.New("unexpected answer")
+// mbap is the framing of Modbus TCP, over TLS and UDP too.
+type mbap struct{}
 
-func badFrame(format string, args ...any) error {
-	return fmt.Errorf("%w: %s; check that the address is a Modbus TCP device", errBadFrame, fmt.Sprintf(format, args...))
+func (mbap) encode(r frame) []byte {
+	adu := make([]byte, headerSize, headerSize+len(r.pdu))
+	binary.BigEndian.PutUint16(adu[0:], r.transaction)
+	binary.BigEndian.PutUint16(adu[4:], uint16(1+len(r.pdu)))
+	adu[6] = r.unit
+	return append(adu, r.pdu...)
 }
 
-// A packager frames one request to one unit. It implements modbus.Packager.
-type packager struct {
-	transaction uint16
-	unit        byte
-}
-
-func (p packager) Encode(pdu *modbus.ProtocolDataUnit) ([]byte, error) {
-	adu := make([]byte, headerSize, headerSize+1+len(pdu.Data))
-	binary.BigEndian.PutUint16(adu[0:], p.transaction)
-	binary.BigEndian.PutUint16(adu[4:], uint16(2+len(pdu.Data)))
-	adu[6] = p.unit
-	adu = append(adu, pdu.FunctionCode)
-	return append(adu, pdu.Data...), nil
-}
-
-// Verify holds an answer against its request to read registers. It leaves
-// nothing to the codec, which takes any other function for an exception.
-func (p packager) Verify(request, answer []byte) error {
-	if len(request) != headerSize+5 || len(answer) < headerSize+2 {
-		return badFrame("%d bytes", len(answer))
+func (mbap) cut(in []byte, _ frame) (frame, int, error) {
+	if len(in) < headerSize {
+		return frame{}, 0, nil
 	}
-	if got := binary.BigEndian.Uint16(answer); got != p.transaction {
-		return badFrame("transaction %d for %d", got, p.transaction)
+	if protocol := binary.BigEndian.Uint16(in[2:]); protocol != 0 {
+		return frame{}, 0, badFrame("protocol identifier %#04x", protocol)
 	}
-	if answer[6] != p.unit {
-		return badFrame("unit %d for unit %d", answer[6], p.unit)
-	}
-	function, want := answer[headerSize], request[headerSize]
-	if function == want|0x80 {
-		if len(answer) != headerSize+2 {
-			return badFrame("exception of %d bytes", len(answer))
-		}
-		return nil
-	}
-	if function != want {
-		return badFrame("function %d for %d", function, want)
-	}
-	size := 2 * int(binary.BigEndian.Uint16(request[headerSize+3:]))
-	if count := int(answer[headerSize+1]); count != size || len(answer) != headerSize+2+size {
-		return badFrame("%d data bytes, announced as %d, for %d", len(answer)-headerSize-2, count, size)
-	}
-	return nil
-}
-
-func (p packager) Decode(adu []byte) (*modbus.ProtocolDataUnit, error) {
-	if len(adu) < headerSize+1 {
-		return nil, badFrame("%d bytes", len(adu))
-	}
-	return &modbus.ProtocolDataUnit{FunctionCode: adu[headerSize], Data: adu[headerSize+1:]}, nil
-}
-
-// A transporter sends one framed request and returns its answer. It implements
-// modbus.Transporter.
-type transporter func(request []byte) ([]byte, error)
-
-func (t transporter) Send(request []byte) ([]byte, error) { return t(request) }
-
-// readFrame returns the next whole frame. After an error that is a timeout
-// nothing is lost: what arrived of a frame stays in r for the next call. The
-// frame is the caller's.
-func readFrame(r *bufio.Reader) ([]byte, error) {
-	header, err := r.Peek(headerSize)
-	if err != nil {
-		return nil, err
-	}
-	if protocol := binary.BigEndian.Uint16(header[2:]); protocol != 0 {
-		return nil, badFrame("protocol identifier %#04x", protocol)
-	}
-	size := headerSize - 1 + int(binary.BigEndian.Uint16(header[4:]))
+	size := headerSize - 1 + int(binary.BigEndian.Uint16(in[4:]))
 	if size < headerSize+2 || size > maxFrame {
-		return nil, badFrame("frame of %d bytes", size)
+		return frame{}, 0, badFrame("frame of %d bytes", size)
 	}
-	peeked, err := r.Peek(size)
-	if err != nil {
-		return nil, err
+	if len(in) < size {
+		return frame{}, 0, nil
 	}
-	frame := append([]byte(nil), peeked...)
-	_, err = r.Discard(size)
-	return frame, err
+	return frame{binary.BigEndian.Uint16(in), in[6], in[headerSize:size]}, size, nil
+}
+
+func (mbap) chars(n int) int { return n + headerSize - 1 }
+
+// rtu is the framing of serial lines (Modbus over Serial Line, 2.5.1). Where a
+// frame ends is known from its length, never from a pause.
+type rtu struct{}
+
+const minRTU = 5 // an exception: unit, function, code, two of checksum
+
+func (rtu) encode(r frame) []byte {
+	adu := append([]byte{r.unit}, r.pdu...)
+	return binary.LittleEndian.AppendUint16(adu, crc16(adu))
+}
+
+func (rtu) cut(in []byte, request frame) (frame, int, error) {
+	if len(in) < minRTU {
+		return frame{}, 0, nil
+	}
+	size := minRTU
+	switch function := in[1]; {
+	case function&exceptionFlag != 0:
+	case in[0] == request.unit && function == request.pdu[0]:
+		size = 1 + answerSize(request.pdu) + 2
+	case function >= readCoils && function <= readInputs:
+		size = 3 + int(in[2]) + 2
+	default:
+		return frame{}, 0, badFrame("function %d of unit %d", function, in[0])
+	}
+	if len(in) < size {
+		return frame{}, 0, nil
+	}
+	if got, want := binary.LittleEndian.Uint16(in[size-2:]), crc16(in[:size-2]); got != want {
+		return frame{}, 0, badFrame("checksum %04x for %04x", got, want)
+	}
+	return frame{unit: in[0], pdu: in[1 : size-2]}, size, nil
+}
+
+func (rtu) chars(n int) int { return n + 2 }
+
+// crcTable is the checksum of each byte, for the reflected polynomial 0xA001.
+var crcTable = func() (table [256]uint16) {
+	for i := range table {
+		crc := uint16(i)
+		for range 8 {
+			odd := crc & 1
+			crc >>= 1
+			crc ^= odd * 0xA001
+		}
+		table[i] = crc
+	}
+	return table
+}()
+
+// crc16 is the checksum of RTU frames (Modbus over Serial Line, 6.2.2).
+func crc16(data []byte) uint16 {
+	crc := uint16(0xFFFF)
+	for _, b := range data {
+		crc = crc>>8 ^ crcTable[byte(crc)^b]
+	}
+	return crc
+}
+
+// ascii is the other framing of serial lines (Modbus over Serial Line, 2.5.2):
+// a colon, upper-case hexadecimal, CR and LF.
+type ascii struct{}
+
+const maxASCII = 1 + 2*(1+maxPDU+1) + 2
+
+func (ascii) encode(r frame) []byte {
+	raw := append([]byte{r.unit}, r.pdu...)
+	raw = append(raw, lrc(raw))
+	adu := append([]byte{':'}, bytes.ToUpper(hex.AppendEncode(nil, raw))...)
+	return append(adu, '\r', '\n')
+}
+
+func (ascii) cut(in []byte, _ frame) (frame, int, error) {
+	if len(in) > 0 && in[0] != ':' {
+		return frame{}, 0, badFrame("%q before a frame", in[0])
+	}
+	end := bytes.IndexByte(in, '\n')
+	if end < 0 {
+		if len(in) >= maxASCII {
+			return frame{}, 0, badFrame("a frame of more than %d characters", maxASCII)
+		}
+		return frame{}, 0, nil
+	}
+	text, closed := bytes.CutSuffix(in[1:end], []byte{'\r'})
+	raw := make([]byte, hex.DecodedLen(len(text)))
+	if _, err := hex.Decode(raw, text); err != nil || !closed || len(raw) < 4 || bytes.ContainsAny(text, "abcdef") {
+		return frame{}, 0, badFrame("%.32q", text)
+	}
+	body, sum := raw[:len(raw)-1], raw[len(raw)-1]
+	if lrc(body) != sum {
+		return frame{}, 0, badFrame("checksum %02x for %02x", sum, lrc(body))
+	}
+	return frame{unit: body[0], pdu: body[1:]}, end + 1, nil
+}
+
+func (ascii) chars(n int) int { return 1 + 2*(n+1) + 2 }
+
+// lrc is the checksum of ASCII frames (Modbus over Serial Line, 6.2.1).
+func lrc(data []byte) byte {
+	var sum byte
+	for _, b := range data {
+		sum -= b
+	}
+	return sum
 }

@@ -84,9 +84,24 @@ func (p *peer) address() string { return p.listener.Addr().String() }
 // bus returns a bus to the peer with a short timeout.
 func (p *peer) bus(t *testing.T, timeout time.Duration) *Bus {
 	t.Helper()
-	b := NewBus(BusConfig{Address: p.address(), ResponseTimeout: timeout})
+	return newBus(t, BusConfig{URL: "tcp://" + p.address(), ResponseTimeout: timeout})
+}
+
+func newBus(t *testing.T, cfg BusConfig) *Bus {
+	t.Helper()
+	b, err := NewBus(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = b.Close() })
 	return b
+}
+
+// lineOf returns the only line of a bus that nobody uses.
+func lineOf(b *Bus) *line {
+	l := <-b.free
+	b.free <- l
+	return l
 }
 
 func readRequest(r io.Reader) ([]byte, error) {

@@ -98,6 +98,8 @@ func classify(data []byte, err error) (a answer, again int, fatal error) {
 		return answer{data: data, quality: southbound.Good}, 0, nil
 	case errors.Is(err, errTimeout):
 		return answer{quality: southbound.BadTimeout, absent: true}, 0, nil
+	case errors.Is(err, errGarbled):
+		return answer{quality: southbound.BadCRC}, 0, nil
 	case !errors.As(err, &exception):
 		return answer{}, 0, err
 	}

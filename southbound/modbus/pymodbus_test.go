@@ -47,8 +47,7 @@ func startPymodbus(t *testing.T) string {
 }
 
 func TestPymodbusReadsTheSame(t *testing.T) {
-	b := NewBus(BusConfig{Address: startPymodbus(t), ResponseTimeout: patient})
-	defer b.Close()
+	b := newBus(t, BusConfig{URL: "tcp://" + startPymodbus(t), ResponseTimeout: patient})
 	values := []struct {
 		typ  string
 		at   uint16
@@ -92,8 +91,7 @@ func TestPymodbusReadsTheSame(t *testing.T) {
 }
 
 func TestPymodbusRefusesUnknownAddress(t *testing.T) {
-	b := NewBus(BusConfig{Address: startPymodbus(t), ResponseTimeout: patient})
-	defer b.Close()
+	b := newBus(t, BusConfig{URL: "tcp://" + startPymodbus(t), ResponseTimeout: patient})
 	batch, err := openSession(t, b, registersAt(1, time.Second, 398, 399, 400)).Read(t.Context())
 	if err != nil {
 		t.Fatal(err)

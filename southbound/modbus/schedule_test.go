@@ -39,7 +39,7 @@ func pipeBus(t *testing.T, serve func(unit byte, n int) time.Duration) *Bus {
 		})
 		return near, nil
 	}
-	b := NewBus(BusConfig{Address: "pipe", Dial: dial})
+	b := newBus(t, BusConfig{URL: "tcp://pipe", Dial: dial})
 	t.Cleanup(func() {
 		_ = b.Close()
 		serving.Wait()
@@ -194,7 +194,7 @@ func TestCloseInterruptsTheWaitForTheNextPoll(t *testing.T) {
 func TestRefusedAddressIsRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		b := NewBus(BusConfig{Dial: func(context.Context, string) (net.Conn, error) {
+		b := newBus(t, BusConfig{URL: "tcp://pipe", Dial: func(context.Context, string) (net.Conn, error) {
 			near, far := net.Pipe()
 			go func() { // until the bus closes the other end
 				refuse := refusing(2, 5)

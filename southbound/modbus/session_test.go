@@ -218,11 +218,11 @@ func TestAdapterRefuses(t *testing.T) {
 	for name, spoil := range tests {
 		cfg := ok
 		spoil(&cfg)
-		if _, err := NewBus(BusConfig{}).Adapter(cfg); err == nil {
+		if _, err := newBus(t, BusConfig{URL: "tcp://nobody"}).Adapter(cfg); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	if _, err := NewBus(BusConfig{}).Adapter(ok); err != nil {
+	if _, err := newBus(t, BusConfig{URL: "tcp://nobody"}).Adapter(ok); err != nil {
 		t.Error(err)
 	}
 }

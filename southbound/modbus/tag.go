@@ -7,13 +7,15 @@ import (
 	"strconv"
 )
 
-// A Table is one of the two register tables.
+// A Table is one of the four that a unit has.
 type Table string
 
-// The tables that can be read, with the function codes 3 and 4.
+// The four tables, read with the function codes 1 to 4.
 const (
-	Holding Table = "holding"
-	Input   Table = "input"
+	Coil     Table = "coil"
+	Discrete Table = "discrete"
+	Holding  Table = "holding"
+	Input    Table = "input"
 )
 
 // A Tag is one value in a unit's registers.

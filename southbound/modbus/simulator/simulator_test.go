@@ -27,7 +27,10 @@ func listen(t *testing.T, cfg simulator.Config) *simulator.Simulator {
 
 func adapter(t testing.TB, s *simulator.Simulator, cfg modbus.DeviceConfig) southbound.Adapter {
 	t.Helper()
-	bus := modbus.NewBus(modbus.BusConfig{Address: s.Addr()})
+	bus, err := modbus.NewBus(modbus.BusConfig{URL: "tcp://" + s.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := bus.Close(); err != nil {
 			t.Error(err)
