@@ -27,7 +27,7 @@ var edges = []edge{
 	{"southbound/modbus", "github.com/goburrow/modbus", "the codec of Modbus frames"},
 	{"southbound/modbus", "golang.org/x/sys", "speed, shape and lock of serial ports"},
 	{"southbound/modbus/simulator", "southbound/modbus", "serves the points that a device configuration names"},
-	{"southbound/modbus/simulator", "github.com/simonvetter/modbus", "a server that shares no code with our client"},
+	{"southbound/modbus/simulator", "golang.org/x/sys", "its end of a pseudo-terminal"},
 	{"southbound/plugin", "southbound", "is an adapter"},
 	{"southbound/plugin", "plugins/sdk", "speaks the same protocol as the plugin"},
 	{"southbound/plugin", "plugins/sdk/wire", "speaks the same protocol as the plugin"},

@@ -1,45 +1,62 @@
-// Package simulator is a Modbus TCP gateway with three believable units behind
-// it: a boiler, a pump and an energy meter. It serves demonstrations and tests.
+// Package simulator is a Modbus gateway with three believable units behind it: a
+// boiler, a pump and an energy meter. It serves demonstrations and tests, over
+// every transport, and hurts its answers if told to.
 //
 // What a register holds depends on the seed, the clock and what was set or
-// written, and on nothing else. The protocol is spoken by simonvetter/modbus,
-// not by our own code, so that the simulator is also a second opinion.
+// written, and on nothing else. It shares no code with the client that reads
+// it; that both read the standard rightly is for other people's programs to
+// say, see the tests of southbound/modbus.
 package simulator
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
-	"io"
-	"log"
-	"net"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
-
-	server "github.com/simonvetter/modbus"
 
 	"github.com/headgate-io/headgate/southbound/modbus"
 )
 
-// registers is how many registers each table of each unit has.
+// registers is how many registers or bits each table of each unit has.
 const registers = 64
 
 // Config says what world is simulated. The zero value is ready to use.
 type Config struct {
-	Seed uint64           // shifts all curves
+	Seed uint64           // shifts all curves, and chooses the faults
 	Now  func() time.Time // nil: time.Now
+	TLS  *tls.Config      // needed with tls://
+	Baud int              // on a serial port: characters take their time; zero: none
+
+	// Faults are what may happen to an answer, and FaultRate the share of
+	// answers to which one of them does. Zero is a quarter.
+	Faults    []Fault
+	FaultRate float64
+	// Slow is the most that a slow answer takes, and Late the least that a
+	// late one does; it takes up to half as long again. Zero is 200 ms and
+	// 1.2 s.
+	Slow, Late time.Duration
+
+	// Read replaces the three units: it returns the registers, or bits as 0
+	// and 1, or an Exception.
+	Read func(unit byte, table modbus.Table, address, quantity uint16) ([]uint16, error)
 }
 
 // A Simulator listens until its Run or Close ends it. It is safe for
 // concurrent use.
 type Simulator struct {
+	cfg     Config
+	scheme  string
 	address string
-	now     func() time.Time
 	points  []point
 
-	mu     sync.Mutex // covers what follows
-	server *server.ModbusServer
-	closed bool
-	forced map[register]uint16
+	mu      sync.Mutex // covers what follows
+	rand    *rand.Rand
+	service *service // nil: not listening
+	closed  bool
+	forced  map[register]uint16
 }
 
 type register struct {
@@ -48,58 +65,68 @@ type register struct {
 	address uint16
 }
 
-// Listen starts a simulator; ":0" takes a free port. It answers at once.
+// An Exception is the code with which a unit refuses a request.
+type Exception byte
+
+func (e Exception) Error() string { return fmt.Sprintf("exception %d", byte(e)) }
+
+// The exceptions the simulator knows by itself.
+const (
+	illegalFunction = Exception(1)
+	illegalAddress  = Exception(2)
+	illegalValue    = Exception(3)
+	noSuchUnit      = Exception(11)
+)
+
+// Listen starts a simulator, and answers at once. The address is host:port for
+// Modbus TCP, where ":0" takes a free port, or a URL as a bus has it. For a
+// serial port, rtu:///path, it makes a pseudo-terminal and a link to it at path.
 func Listen(address string, cfg Config) (*Simulator, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Simulator{now: cfg.Now, points: points(cfg.Seed), forced: make(map[register]uint16)}
-	// The server cannot tell which port it was given, so a free one is
-	// found first; somebody else may be quicker, hence the attempts.
-	var err error
-	for range 10 {
-		if s.address, err = resolve(address); err != nil {
-			return nil, fmt.Errorf("listen on %s: %w; choose another address", address, err)
-		}
-		if err = s.start(); err == nil {
-			return s, nil
-		}
+	if cfg.FaultRate == 0 {
+		cfg.FaultRate = 0.25
 	}
-	return nil, fmt.Errorf("listen on %s: %w; choose another address", address, err)
-}
-
-// resolve returns address with a port that was free a moment ago.
-func resolve(address string) (string, error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return "", err
+	if cfg.Slow == 0 {
+		cfg.Slow = 200 * time.Millisecond
 	}
-	return l.Addr().String(), l.Close()
+	if cfg.Late == 0 {
+		cfg.Late = 1200 * time.Millisecond
+	}
+	scheme, rest, ok := strings.Cut(address, "://")
+	if !ok {
+		scheme, rest = "tcp", address
+	}
+	s := &Simulator{
+		cfg: cfg, scheme: scheme, address: rest, points: points(cfg.Seed),
+		rand: rand.New(rand.NewPCG(cfg.Seed, 0)), forced: make(map[register]uint16),
+	}
+	if err := s.start(); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address", address, err)
+	}
+	return s, nil
 }
 
 func (s *Simulator) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.server != nil {
+	if s.closed || s.service != nil {
 		return nil
 	}
-	srv, err := server.NewServer(&server.ServerConfiguration{
-		URL:        "tcp://" + s.address,
-		MaxClients: 64,
-		Logger:     log.New(io.Discard, "", 0),
-	}, handler{s})
+	service, err := s.listen()
 	if err != nil {
 		return err
 	}
-	if err := srv.Start(); err != nil {
-		return err
-	}
-	s.server = srv
+	s.service = service
 	return nil
 }
 
-// Addr returns the address that Listen bound, host:port.
+// Addr returns the address that Listen bound, host:port or a path.
 func (s *Simulator) Addr() string { return s.address }
+
+// URL returns the address as a bus has it.
+func (s *Simulator) URL() string { return s.scheme + "://" + s.address }
 
 // Run blocks until ctx ends, then closes the simulator and returns nil.
 func (s *Simulator) Run(ctx context.Context) error {
@@ -112,22 +139,20 @@ func (s *Simulator) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	return s.stop()
+	return s.Break()
 }
 
 // Break makes the simulator unreachable: it closes all connections and refuses
 // new ones, until Mend.
-func (s *Simulator) Break() error { return s.stop() }
-
-func (s *Simulator) stop() error {
+func (s *Simulator) Break() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.server == nil {
+	service := s.service
+	s.service = nil
+	s.mu.Unlock()
+	if service == nil {
 		return nil
 	}
-	err := s.server.Stop()
-	s.server = nil
-	return err
+	return service.stop()
 }
 
 // Mend undoes Break. It fails if the port was taken meanwhile.
@@ -138,9 +163,9 @@ func (s *Simulator) Mend() error {
 	return nil
 }
 
-// Set forces one register to a value from now on.
+// Set forces one register, or one bit with 0 and 1, to a value from now on.
 func (s *Simulator) Set(unit byte, table modbus.Table, address, value uint16) error {
-	if !s.has(unit) || address >= registers || table != modbus.Holding && table != modbus.Input {
+	if !s.has(unit) || address >= registers {
 		return fmt.Errorf("set unit %d %s %d: no such register; units are 1 to 3, addresses 0 to %d", unit, table, address, registers-1)
 	}
 	s.mu.Lock()
@@ -160,14 +185,17 @@ func (s *Simulator) has(unit byte) bool {
 
 // read returns registers as they all were at one moment.
 func (s *Simulator) read(unit byte, table modbus.Table, address, quantity uint16) ([]uint16, error) {
+	if s.cfg.Read != nil {
+		return s.cfg.Read(unit, table, address, quantity)
+	}
 	if !s.has(unit) {
-		return nil, server.ErrGWTargetFailedToRespond
+		return nil, noSuchUnit
 	}
 	if int(address)+int(quantity) > registers {
-		return nil, server.ErrIllegalDataAddress
+		return nil, illegalAddress
 	}
 	var all [registers]uint16
-	elapsed := s.now().Sub(epoch).Seconds()
+	elapsed := s.cfg.Now().Sub(epoch).Seconds()
 	for _, p := range s.points {
 		if p.unit == unit && p.tag.Table == table {
 			copy(all[p.tag.Address:], p.words(elapsed))
@@ -183,32 +211,20 @@ func (s *Simulator) read(unit byte, table modbus.Table, address, quantity uint16
 	return all[address : address+quantity], nil
 }
 
-// handler answers the server's requests.
-type handler struct{ *Simulator }
-
-func (handler) HandleCoils(*server.CoilsRequest) ([]bool, error) {
-	return nil, server.ErrIllegalFunction
-}
-
-func (handler) HandleDiscreteInputs(*server.DiscreteInputsRequest) ([]bool, error) {
-	return nil, server.ErrIllegalFunction
-}
-
-func (h handler) HandleInputRegisters(r *server.InputRegistersRequest) ([]uint16, error) {
-	return h.read(r.UnitId, modbus.Input, r.Addr, r.Quantity)
-}
-
-func (h handler) HandleHoldingRegisters(r *server.HoldingRegistersRequest) ([]uint16, error) {
-	if !r.IsWrite {
-		return h.read(r.UnitId, modbus.Holding, r.Addr, r.Quantity)
+// write is read's other half.
+func (s *Simulator) write(unit byte, table modbus.Table, address uint16, values []uint16) error {
+	switch {
+	case s.cfg.Read != nil:
+		return illegalFunction
+	case !s.has(unit):
+		return noSuchUnit
+	case int(address)+len(values) > registers:
+		return illegalAddress
 	}
-	if int(r.Addr)+len(r.Args) > registers {
-		return nil, server.ErrIllegalDataAddress
-	}
-	for i, v := range r.Args {
-		if err := h.Set(r.UnitId, modbus.Holding, r.Addr+uint16(i), v); err != nil {
-			return nil, server.ErrGWTargetFailedToRespond
+	for i, v := range values {
+		if err := s.Set(unit, table, address+uint16(i), v); err != nil {
+			return illegalAddress
 		}
 	}
-	return nil, nil
+	return nil
 }

@@ -1,0 +1,6 @@
+//go:build race
+
+package modbus_test
+
+// busyMachine: times mean nothing.
+const busyMachine = true

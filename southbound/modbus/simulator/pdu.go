@@ -1,0 +1,96 @@
+package simulator
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/headgate-io/headgate/southbound/modbus"
+)
+
+// tables are those of the functions 1 to 4.
+var tables = [...]modbus.Table{modbus.Coil, modbus.Discrete, modbus.Holding, modbus.Input}
+
+// answer returns the protocol data unit that answers request.
+func (s *Simulator) answer(unit byte, request []byte) []byte {
+	a, err := s.serve(unit, request)
+	if err == nil {
+		return a
+	}
+	code := illegalFunction
+	_ = errors.As(err, &code) // every error is one, or as good as one
+	return []byte{request[0] | 0x80, byte(code)}
+}
+
+func (s *Simulator) serve(unit byte, request []byte) ([]byte, error) {
+	if len(request) < 5 {
+		return nil, illegalFunction
+	}
+	function, address, number := request[0], binary.BigEndian.Uint16(request[1:]), binary.BigEndian.Uint16(request[3:])
+	switch function {
+	case 1, 2, 3, 4:
+		return s.serveRead(unit, function, address, number)
+	case 5:
+		return request, s.write(unit, modbus.Coil, address, []uint16{number >> 8 & 1})
+	case 6:
+		return request, s.write(unit, modbus.Holding, address, []uint16{number})
+	case 15, 16:
+		values, err := written(request, int(number))
+		if err != nil {
+			return nil, err
+		}
+		table := modbus.Coil
+		if function == 16 {
+			table = modbus.Holding
+		}
+		return request[:5], s.write(unit, table, address, values)
+	}
+	return nil, illegalFunction
+}
+
+func (s *Simulator) serveRead(unit, function byte, address, quantity uint16) ([]byte, error) {
+	bits := function <= 2
+	if quantity == 0 || bits && quantity > 2000 || !bits && quantity > 125 {
+		return nil, illegalValue
+	}
+	values, err := s.read(unit, tables[function-1], address, quantity)
+	if err != nil {
+		return nil, err
+	}
+	data := packed(values, bits)
+	return append([]byte{function, byte(len(data))}, data...), nil
+}
+
+func packed(values []uint16, bits bool) []byte {
+	if !bits {
+		data := make([]byte, 0, 2*len(values))
+		for _, v := range values {
+			data = binary.BigEndian.AppendUint16(data, v)
+		}
+		return data
+	}
+	data := make([]byte, (len(values)+7)/8)
+	for i, v := range values {
+		data[i/8] |= byte(v&1) << (i % 8)
+	}
+	return data
+}
+
+// written returns the n values of a request to write several.
+func written(request []byte, n int) ([]uint16, error) {
+	size := 2 * n
+	if request[0] == 15 {
+		size = (n + 7) / 8
+	}
+	if n == 0 || len(request) != 6+size || int(request[5]) != size {
+		return nil, illegalValue
+	}
+	data, values := request[6:], make([]uint16, n)
+	for i := range values {
+		if request[0] == 15 {
+			values[i] = uint16(data[i/8]) >> (i % 8) & 1
+		} else {
+			values[i] = binary.BigEndian.Uint16(data[2*i:])
+		}
+	}
+	return values, nil
+}
