@@ -52,10 +52,13 @@ func ParseFaults(text string) ([]Fault, error) {
 	return all, nil
 }
 
-// A part is bytes that go out after a while. hangUp ends the connection instead.
+// A part is bytes that go out after a while, with a pause within them if rest
+// is not empty. hangUp ends the connection instead.
 type part struct {
 	after  time.Duration // since the request came
 	data   []byte
+	pause  time.Duration
+	rest   []byte
 	hangUp bool
 }
 
@@ -85,7 +88,7 @@ func (s *Simulator) hurt(f framing, request, answer message) []part {
 		return []part{{data: append(bytes.Clone(whole), whole...)}}
 	case Split:
 		cut := s.rand.IntN(len(whole))
-		return []part{{data: whole[:cut]}, {after: slow, data: whole[cut:]}}
+		return []part{{data: whole[:cut], pause: slow, rest: whole[cut:]}}
 	case Echo:
 		return []part{{data: append(f.put(request), whole...)}}
 	case Garbage:
@@ -107,12 +110,12 @@ func (s *Simulator) hurt(f framing, request, answer message) []part {
 func (s *Simulator) lie(fault Fault, a message) message {
 	a.pdu = bytes.Clone(a.pdu)
 	switch fault {
-	case Transaction:
-		a.transaction += uint16(1 + s.rand.IntN(3) - 2*s.rand.IntN(2)*3)
-	case Unit:
-		a.unit += byte(1 + s.rand.IntN(255))
+	case Transaction: // of an earlier request, or of one far away
+		a.transaction += [...]uint16{0xFFFF, 0xFFFE, 0x5000}[s.rand.IntN(3)]
+	case Unit: // that nobody asks: one that is asked next would be believed
+		a.unit = byte(100 + s.rand.IntN(100))
 	case Function:
-		a.pdu[0] ^= byte(1 + s.rand.IntN(7))
+		a.pdu[0] = [...]byte{1, 2, 5, 6, 15, 16, 23, 43}[s.rand.IntN(8)]
 	case Refusal:
 		codes := []byte{1, 2, 3, 4, 5, 6, 8, 10, 11}
 		a.pdu = []byte{a.pdu[0] | 0x80, codes[s.rand.IntN(len(codes))]}

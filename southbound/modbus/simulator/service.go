@@ -117,7 +117,7 @@ func (s *Simulator) listenUDP(ctx context.Context, v *service, f framing) error 
 			answers.Go(func() {
 				for _, p := range parts {
 					if !p.hangUp && until(ctx, came.Add(p.after)) {
-						_, _ = l.WriteTo(p.data, from) // who is gone needs no answer
+						_, _ = l.WriteTo(append(p.data, p.rest...), from) // who is gone needs no answer
 					}
 				}
 			})
@@ -167,7 +167,7 @@ func (s *Simulator) patience() time.Duration { return 2 * s.cfg.Late }
 // A wire is one connection on which answers overtake each other.
 type wire struct {
 	conn io.Writer
-	mu   sync.Mutex // covers writing to conn: a part goes out in one piece
+	mu   sync.Mutex // covers writing to conn, and is held over it: a part goes out in one piece
 	late sync.WaitGroup
 }
 
@@ -185,22 +185,28 @@ func (w *wire) send(ctx context.Context, parts []part, patience time.Duration) b
 					if !until(ctx, came.Add(p.after)) || time.Since(came) > patience {
 						return
 					}
-					_ = w.write(p.data) // the reader hears of it
+					_ = w.write(ctx, p) // the reader hears of it
 				}
 			})
 			return true
 		}
-		if w.write(p.data) != nil {
+		if w.write(ctx, p) != nil {
 			return false
 		}
 	}
 	return true
 }
 
-func (w *wire) write(data []byte) error {
+// write puts a part out. Nothing comes between its two halves: frames follow
+// one another, however slowly.
+func (w *wire) write(ctx context.Context, p part) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, err := w.conn.Write(data)
+	if _, err := w.conn.Write(p.data); err != nil || p.rest == nil {
+		return err
+	}
+	until(ctx, time.Now().Add(p.pause))
+	_, err := w.conn.Write(p.rest)
 	return err
 }
 
