@@ -21,6 +21,7 @@ const (
 	propUser            = 0x26
 
 	propID    = "hg-id"
+	propPrev  = "hg-prev"
 	maxString = math.MaxUint16 // bytes [MQTT-1.5.4]
 )
 
@@ -61,12 +62,17 @@ func (l *Link) publication(m *storequeue.Message, r *Route, now time.Time, props
 		p.props = appendText(append(p.props, propCorrelationData), m.CorrelationData)
 	}
 	p.props = appendText(append(p.props, propUser), propID)
+	prev := m.Prev
 	if m.Origin != "" { // it was taken elsewhere, under that id
 		p.props = appendText(p.props, m.Origin)
+		prev = 0
 	} else {
 		p.props = binary.BigEndian.AppendUint16(p.props, uint16(len(l.idPrefix)+digits(m.Seq)))
 		p.props = strconv.AppendUint(append(p.props, l.idPrefix...), m.Seq, 10)
 	}
+	p.props = appendText(append(p.props, propUser), propPrev)
+	p.props = binary.BigEndian.AppendUint16(p.props, uint16(digits(prev)))
+	p.props = strconv.AppendUint(p.props, prev, 10)
 	for _, u := range m.Properties {
 		if u.Key == propID && strings.HasPrefix(u.Value, l.ownPrefix) {
 			continue // nobody else gives ids in our name

@@ -167,7 +167,7 @@ func TestPublicationOnTheWire(t *testing.T) {
 	now := time.UnixMilli(1763776800000)
 	for _, n := range []int{0, 1, 60, 100, 127, 128, 16300, 16384, 70000, 2_100_000} {
 		m := storequeue.Message{
-			Seq: 1234567890123, Topic: "plant/a", Payload: make([]byte, n), Retain: n%2 == 0, Text: true,
+			Seq: 1234567890123, Prev: 1234567890100, Topic: "plant/a", Payload: make([]byte, n), Retain: n%2 == 0, Text: true,
 			Expires: now.Add(1500 * time.Millisecond), ContentType: "application/json", ResponseTopic: "r", CorrelationData: []byte{0, 1},
 			Properties: []storequeue.Property{{Key: "k", Value: "v"}, {Key: propID, Value: "gw/1/1"}, {Key: propID, Value: "other/1/1"}, {Key: "k", Value: "w"}},
 		}
@@ -189,7 +189,7 @@ func TestPublicationOnTheWire(t *testing.T) {
 		}
 		want := &packets.Properties{
 			PayloadFormat: new(byte(1)), MessageExpiry: new(uint32(2)), ContentType: "application/json", ResponseTopic: "far/r", CorrelationData: []byte{0, 1},
-			User: []packets.User{{Key: propID, Value: "gw/7/1234567890123"}, {Key: "k", Value: "v"}, {Key: propID, Value: "other/1/1"}, {Key: "k", Value: "w"}},
+			User: []packets.User{{Key: propID, Value: "gw/7/1234567890123"}, {Key: propPrev, Value: "1234567890100"}, {Key: "k", Value: "v"}, {Key: propID, Value: "other/1/1"}, {Key: "k", Value: "w"}},
 		}
 		if !reflect.DeepEqual(g.Properties, want) {
 			t.Errorf("payload %d: properties %+v, want %+v", n, g.Properties, want)

@@ -6,6 +6,7 @@ import "time"
 // and hands out copies: neither side shares bytes with the other.
 type Message struct {
 	Seq     uint64    // given by the queue: rises by one, never reused; zero before Append
+	Prev    uint64    // from Next: the one without Origin that the reader was to have before it; 0: none
 	Time    time.Time // when it was accepted; set by the queue if zero, millisecond resolution
 	Topic   string
 	Payload []byte

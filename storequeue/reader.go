@@ -22,10 +22,12 @@ type Reader struct {
 	held    bool       // Remove is counting: nothing is given out or skipped
 
 	mu      sync.Mutex // covers the fields below; held for moments only
+	start   uint64     // where it was made, if it has acknowledged nothing since; else nowhere
 	acked   uint64     // done up to here
 	skipped stretches  // behind acked; changed by who holds looking, or shortened by acked
 	stored  standing   // acked and skipped, as state.db has them
 	high    uint64     // newest that Next returned
+	tail    tail       // of the log, as it was last given out
 	newest  uint64     // newest committed message marked for it
 	stirred bool       // newest rose since the last wakeUp
 	waiting uint64     // marked, not acked and not skipped
@@ -169,6 +171,7 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 
 func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, error) {
 	r.mu.Lock()
+	prev := r.before(after)
 	after = r.skipped.beyond(after)
 	newest, gone, waiting, skipped := r.newest, r.gone, int(r.waiting), r.skipped
 	seqs, known := r.ahead.next(after, limit)
@@ -181,7 +184,7 @@ func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, er
 		return haul{}, nil
 	}
 	n := min(limit, waiting)
-	found := haul{r: r, newest: newest, skipped: skipped, removed: removed, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
+	found := haul{r: r, newest: newest, prev: prev, skipped: skipped, removed: removed, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
 	known = known && len(removed) == 0 // of what was removed, there may be more than limit
 	for _, s := range r.q.segmentsWith(r.id, standing{after, skipped}) {
 		err := r.q.viewSound(s, func(tx *bbolt.Tx) error {
@@ -208,10 +211,29 @@ func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, er
 	return found, nil
 }
 
+// before is what the first message behind after follows. It wants mu held.
+func (r *Reader) before(after uint64) uint64 {
+	switch after {
+	case r.start:
+		return 0
+	case r.tail.seq:
+		return r.tail.own
+	}
+	return r.skipped.beyond(after)
+}
+
+// A tail is the last message that was given out, and the last one that was no
+// other gateway's.
+type tail struct{ seq, own uint64 }
+
+// nowhere is a place that no reader starts from.
+const nowhere = ^uint64(0)
+
 // A haul is what one read brings.
 type haul struct {
 	r       *Reader
 	newest  uint64
+	prev    uint64 // what the next message follows
 	skipped stretches
 	removed []removal // of r
 	limit   int
@@ -241,6 +263,9 @@ func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
 		return true, nil
 	}
 	h.marks = append(h.marks, mark)
+	if m.Prev = h.prev; m.Origin == "" {
+		h.prev = seq
+	}
 	m.Seq, m.For = seq, h.marks[len(h.marks)-1:len(h.marks):len(h.marks)]
 	if m.Note != nil && !leads(body, h.r.id) {
 		m.Note = nil
@@ -269,6 +294,9 @@ func (r *Reader) hand(after uint64, h *haul) {
 	defer r.mu.Unlock()
 	for len(r.handed) > 0 && r.handed[len(r.handed)-1].seq > after {
 		r.handed = r.handed[:len(r.handed)-1] // reading again from further back
+	}
+	if n := len(h.msgs); n > 0 {
+		r.tail = tail{h.msgs[n-1].Seq, h.prev}
 	}
 	for i := range h.msgs {
 		r.high = max(r.high, h.msgs[i].Seq)

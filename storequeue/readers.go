@@ -41,13 +41,19 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 		if err := q.state.keys.vault.put(tx, bucketReaders, name, key(uint64(id))); err != nil {
 			return err
 		}
+		if _, err := tx.CreateBucketIfNotExists(bucketFresh); err != nil {
+			return err
+		}
+		if err := putFact(tx, bucketFresh, key(uint64(id)), nil); err != nil {
+			return err
+		}
 		return putFact(tx, bucketCursors, key(uint64(id)), key(start))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("add reader %s: %w", name, err)
 	}
 	r = newReader(q, id, name, start)
-	r.durable = true
+	r.durable, r.start = true, start
 	q.segMu.Lock()
 	q.names[name], q.readers[id] = r, r
 	q.segMu.Unlock()
@@ -75,7 +81,7 @@ func (q *Queue) TransientReader(name string) (*Reader, error) {
 }
 
 func newReader(q *Queue, id ReaderID, name string, at uint64) *Reader {
-	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), acked: at, stored: standing{acked: at}, high: at, newest: at, ahead: ahead{after: at}}
+	return &Reader{q: q, id: id, name: name, wake: make(chan struct{}, 1), start: nowhere, acked: at, stored: standing{acked: at}, high: at, newest: at, ahead: ahead{after: at}}
 }
 
 // Forget removes a reader, in one commit with changes to State if it is
@@ -92,9 +98,11 @@ func (q *Queue) Forget(r *Reader, changes ...Change) error {
 			if err := forgetRemovals(tx, r.id, ^uint64(0)); err != nil {
 				return err
 			}
-			if b := tx.Bucket(bucketSkipped); b != nil {
-				if err := b.Delete(key(uint64(r.id))); err != nil {
-					return err
+			for _, name := range [][]byte{bucketSkipped, bucketFresh} {
+				if b := tx.Bucket(name); b != nil {
+					if err := b.Delete(key(uint64(r.id))); err != nil {
+						return err
+					}
 				}
 			}
 			return tx.Bucket(bucketCursors).Delete(key(uint64(r.id)))

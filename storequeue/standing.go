@@ -9,6 +9,7 @@ import (
 var (
 	bucketSkipped = []byte("skipped") // id → stretches
 	bucketLosses  = []byte("losses")  // reader and number → Loss
+	bucketFresh   = []byte("fresh")   // id of who has acknowledged nothing yet → nothing
 	keyClock      = []byte("clock")
 )
 
@@ -59,6 +60,11 @@ func (p *standing) put(tx *bbolt.Tx, k []byte) error {
 	if at := number(fact(tx, bucketCursors, k)); at < p.acked {
 		if err := putFact(tx, bucketCursors, k, key(p.acked)); err != nil {
 			return err
+		}
+		if b := tx.Bucket(bucketFresh); b != nil {
+			if err := b.Delete(k); err != nil {
+				return err
+			}
 		}
 	}
 	if len(p.skipped) > 0 {
@@ -154,6 +160,9 @@ func (r *Reader) restore(tx *bbolt.Tx, at uint64) error {
 		if r.skipped, err = decodeStretches(data); err != nil {
 			return err
 		}
+	}
+	if fact(tx, bucketFresh, key(uint64(r.id))) != nil {
+		r.start = at
 	}
 	at = r.skipped.beyond(at)
 	r.skipped = r.skipped.behind(at)
