@@ -7,7 +7,8 @@ SHELL := /bin/bash
 
 # What the tests need beside Go, by Debian package name. `make test` installs what is missing.
 NEEDS := gcc libc6-dev git dpkg init-system-helpers systemd protobuf-compiler strace \
-	mosquitto mosquitto-clients python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt
+	mosquitto mosquitto-clients python3-pymodbus python3-serial python3-serial-asyncio python3-paho-mqtt \
+	socat mbpoll libmodbus-dev pkg-config
 
 VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty 2>/dev/null || \
 	echo "v0.0.0-0-g$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")

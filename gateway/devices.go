@@ -66,15 +66,9 @@ func (g *Gateway) adapter(cfg config.Device) (southbound.Adapter, error) {
 }
 
 func modbusDevice(cfg config.Device) modbus.DeviceConfig {
-	d := modbus.DeviceConfig{Unit: cfg.Unit}
+	d := modbus.DeviceConfig{Unit: cfg.Unit, MaxRegisters: cfg.MaxRegisters, MaxGap: cfg.MaxGap, Tags: cfg.Tags}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Groups)) {
 		d.Groups = append(d.Groups, modbus.Group{Name: name, Interval: cfg.Groups[name].Interval})
-	}
-	for _, t := range cfg.Tags {
-		d.Tags = append(d.Tags, modbus.Tag{
-			Name: t.Name, Group: t.Group, Table: modbus.Table(t.Table), Address: t.Address, Type: t.Type,
-			Order: t.Order, Scale: t.Scale, Offset: t.Offset, Unit: t.Unit, Invalid: t.Invalid,
-		})
 	}
 	return d
 }

@@ -2,7 +2,6 @@ package config
 
 import (
 	"encoding/json"
-	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -208,102 +207,9 @@ func (b *builder) modbus(d *fileDevice, dev *Device) {
 			b.rep.add(d.at, k.fix, "modbus device %q without %s", d.id.v, k.name)
 		}
 	}
-	dev.Bus, dev.Unit = d.bus.v, uint8(d.unit.v)
-	for _, e := range d.tags.entries {
-		dev.Tags = append(dev.Tags, b.tag(d, e.name, e.item))
+	dev.Bus, dev.Unit, dev.MaxRegisters, dev.MaxGap = d.bus.v, uint8(d.unit.v), int(d.maxRegisters.v), int(d.maxGap.v)
+	if d.maxGap.good() && dev.MaxGap == 0 {
+		dev.MaxGap = -1
 	}
-}
-
-var tagTypes = []string{"int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"}
-
-// bits is the width of a type; 0 if it was not read.
-func bits(kind string) int {
-	n, _ := strconv.Atoi(strings.TrimLeft(kind, "uintfloa"))
-	return n
-}
-
-func (b *builder) tag(d *fileDevice, name string, t *fileTag) Tag {
-	tag := Tag{Name: name, Group: b.groupOf(d, t), Type: t.kind.v, Offset: t.offset.v, Unit: t.unit.v, Order: t.order.v}
-	width := bits(t.kind.v)
-	if t.address.good() {
-		tag.Table, tag.Address = b.register(&t.address, width)
-	}
-	if t.scale.good() {
-		tag.Scale = &t.scale.v
-		if t.scale.v == 0 {
-			b.rep.add(t.scale.at, "write another number, or remove it", "scale 0 would make every value the same")
-		}
-	}
-	if t.order.good() && width != 0 {
-		short := t.order.v == "AB" || t.order.v == "BA"
-		switch {
-		case short && width > 16:
-			b.rep.add(t.order.at, "write ABCD, CDAB, BADC or DCBA", "order %s is for 16-bit types, and %s is none", t.order.v, t.kind.v)
-		case !short && width == 16 && t.order.v != "ABCD":
-			b.rep.add(t.order.at, "write AB, or BA if the device swaps the bytes", "order %s is for wider types than %s", t.order.v, t.kind.v)
-		}
-	}
-	for _, i := range t.invalid.items {
-		tag.Invalid = append(tag.Invalid, i.v)
-		if width > 0 && width < 64 && i.v>>width != 0 {
-			b.rep.add(i.at, "write the bits as read from the device, 0xFFFF for -1 of 16 bits",
-				"invalid value %#x has more than the %d bits of %s", i.v, width, t.kind.v)
-		}
-	}
-	return tag
-}
-
-// groupOf is the group of a tag: the one it names, or the only one.
-func (b *builder) groupOf(d *fileDevice, t *fileTag) string {
-	var names []string
-	for _, g := range d.groups.entries {
-		names = append(names, g.name)
-	}
-	switch {
-	case t.group.good():
-		b.known(&t.group, "group", t.group.v, names)
-		return t.group.v
-	case t.group.set:
-	case len(names) == 1:
-		t.group.v, t.group.has = names[0], true
-		return names[0]
-	case len(names) > 1:
-		b.rep.add(t.at, "add group: one of "+strings.Join(names, ", "), "a tag without group, on a device with several")
-	}
-	return ""
-}
-
-var (
-	registerPattern = regexp.MustCompile(`^(holding|input):(0|[1-9][0-9]{0,9})$`)
-	modiconPattern  = regexp.MustCompile(`^([34])([0-9]{4,5})$`)
-)
-
-// register reads "holding:10" for a value of width bits.
-func (b *builder) register(t *register, width int) (table string, address uint16) {
-	m := registerPattern.FindStringSubmatch(t.v)
-	if m == nil {
-		name, _, _ := strings.Cut(t.v, ":")
-		if !laterTables[name] {
-			b.notRegister(t)
-		}
-		return "", 0
-	}
-	n, _ := strconv.Atoi(m[2]) // at most ten digits
-	if last := n + max(width/16, 1) - 1; last > math.MaxUint16 {
-		b.rep.add(t.at, "write a lower address: the last register is 65535", "%q lies past the end: its last register would be %d", t.v, last)
-		return m[1], 0
-	}
-	return m[1], uint16(n)
-}
-
-func (b *builder) notRegister(t *register) {
-	fix := "write holding:10 or input:10, counted from 0"
-	if m := modiconPattern.FindStringSubmatch(t.v); m != nil {
-		n, _ := strconv.Atoi(m[2]) // at most five digits
-		table := map[string]string{"3": "input", "4": "holding"}[m[1]]
-		if n > 0 {
-			fix = "if " + t.v + " is the number in the manual, write " + table + ":" + strconv.Itoa(n-1) + ", counted from 0"
-		}
-	}
-	b.rep.add(t.at, fix, "%q is not an address", t.v)
+	b.tags(d, dev)
 }

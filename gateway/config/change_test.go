@@ -90,7 +90,7 @@ func TestAdopt(t *testing.T) {
 	if adopted.Broker.Limits.Connections != 7 || adopted.Broker.Lockout.Failures != 9 || len(adopted.Access.Rules) != 1 || adopted.Queue.MaxSize != 3<<30 {
 		t.Errorf("adopted %+v", adopted)
 	}
-	if got, want := lines(adopted.Changes(next)), "~ access.certificate_name: san → cn\n~ admin.address: 127.0.0.1:1 → 127.0.0.1:2"; got != want {
+	if got, want := lines(adopted.Changes(next)), "~ access.certificate_name: san → cn\n~ admin.address: \"127.0.0.1:1\" → \"127.0.0.1:2\""; got != want {
 		t.Errorf("left over\n%s\nwant\n%s", got, want)
 	}
 	if n := len(old.Changes(adopted)); n != 5 {

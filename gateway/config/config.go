@@ -159,9 +159,11 @@ type Device struct {
 	Groups  map[string]Group
 
 	// With adapter modbus.
-	Bus  string // a key of Config.Buses
-	Unit uint8
-	Tags []Tag // in the order of the file
+	Bus          string // a key of Config.Buses
+	Unit         uint8
+	MaxRegisters int          // 0: 125
+	MaxGap       int          // 0: 16; below: none
+	Tags         []modbus.Tag // in the order of the file
 
 	// With a plugin: a JSON object, {} if nothing was written.
 	Settings json.RawMessage
@@ -169,21 +171,6 @@ type Device struct {
 
 // A Group is read together.
 type Group struct{ Interval time.Duration }
-
-// A Tag is one value of a Modbus device: raw * Scale + Offset, and an integer
-// if neither is given.
-type Tag struct {
-	Name    string
-	Group   string   // a key of Device.Groups
-	Table   string   // "holding" or "input"
-	Address uint16   // from 0; the last register of the type is at most 65535
-	Type    string   // int16, uint16, int32, uint32, int64, uint64, float32, float64
-	Scale   *float64 // not 0; nil if the file has none
-	Offset  float64
-	Unit    string   // of measure
-	Order   string   // ABCD, CDAB, BADC or DCBA; with 16-bit types also AB or BA
-	Invalid []uint64 // raw values that mean "no value"
-}
 
 // Admin is the local HTTP listener.
 type Admin struct {

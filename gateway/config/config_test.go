@@ -60,8 +60,8 @@ func TestProgramShape(t *testing.T) {
 			ResponseTimeout: 800 * time.Millisecond}}},
 		Devices: []Device{{
 			ID: "boiler", Adapter: "modbus", Bus: "line-3", Unit: 7, Groups: map[string]Group{"fast": {time.Second}},
-			Tags: []Tag{{Name: "temp", Group: "fast", Table: "holding", Address: 10, Type: "int16", Scale: &scale,
-				Unit: "Cel", Order: "ABCD", Invalid: []uint64{0x8000}}},
+			Tags: []modbus.Tag{{Name: "temp", Group: "fast", Table: "holding", Address: 10, Type: "int16", Scale: &scale,
+				Unit: "Cel", Invalid: []uint64{0x8000}}},
 		}},
 		Admin: Admin{Address: "127.0.0.1:9883"},
 	}

@@ -1,7 +1,5 @@
 package config
 
-import "strings"
-
 // unavailable lists what the format has and this version does not do. Such a
 // setting is refused, because ignoring it would be a lie. Whoever implements
 // one deletes its row.
@@ -37,14 +35,7 @@ var unavailable = []struct {
 		ofDevices(func(d *fileDevice) []place { return when(d.writes.v == "allow", d.writes.at) })},
 	{"devices[].tags.NAME.access", "access: rw", "remove it or set access: r",
 		ofTags(func(t *fileTag) []place { return when(t.access.v == "rw", t.access.at) })},
-	{"devices[].tags.NAME.address", "a coil or discrete address", "use holding:N or input:N, or remove the tag",
-		ofTags(func(t *fileTag) []place {
-			table, _, _ := strings.Cut(t.address.v, ":")
-			return when(laterTables[table], t.address.at)
-		})},
 }
-
-var laterTables = map[string]bool{"coil": true, "discrete": true}
 
 func when(used bool, at place) []place {
 	if used {

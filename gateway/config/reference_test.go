@@ -181,6 +181,8 @@ func schemaScalar(k key, kind string) map[string]any {
 		if k.max != "" {
 			schema["maximum"] = json.Number(k.max)
 		}
+	case "raw value, nan or sunspec":
+		schema["type"] = []string{"integer", "string"}
 	case "number":
 		schema["type"] = "number"
 	case "duration":

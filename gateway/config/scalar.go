@@ -23,6 +23,7 @@ type (
 	boolean  = scalar[bool, flagSyntax]
 	whole    = scalar[int64, wholeSyntax]
 	raw      = scalar[uint64, rawSyntax]
+	sentinel = scalar[noValue, sentinelSyntax]
 	number   = scalar[float64, numberSyntax]
 	span     = scalar[time.Duration, spanSyntax]
 	size     = scalar[int64, sizeSyntax]
@@ -211,10 +212,35 @@ func (rawSyntax) read(w word, _ key) (uint64, *fault) {
 	if err != nil || w.quoted || base == 10 && digits != strconv.FormatUint(v, 10) {
 		return 0, &fault{
 			fmt.Sprintf("must be a raw value, not %q", w.text),
-			"write the bits as read from the device, 0x8000 or 32768 for example; NaN is never published and needs no entry",
+			"write the bits as read from the device, 0x8000 or 32768 for example",
 		}
 	}
 	return v, nil
+}
+
+// noValue is a raw value, or the name of some.
+type noValue struct {
+	bits uint64
+	name string // nan or sunspec
+}
+
+type sentinelSyntax struct{}
+
+func (sentinelSyntax) kind() string { return "raw value, nan or sunspec" }
+
+func (sentinelSyntax) show(v noValue) string {
+	if v.name != "" {
+		return v.name
+	}
+	return rawSyntax{}.show(v.bits)
+}
+
+func (sentinelSyntax) read(w word, k key) (noValue, *fault) {
+	if w.text == "nan" || w.text == "sunspec" {
+		return noValue{name: w.text}, nil
+	}
+	v, f := rawSyntax{}.read(w, k)
+	return noValue{bits: v}, f
 }
 
 type numberSyntax struct{}

@@ -155,15 +155,20 @@ func (b *fileBus) keys() []key {
 
 type fileDevice struct {
 	block
-	id       label
-	adapter  text
-	bus      text
-	unit     whole
-	profile  text
-	writes   text
-	groups   dict[fileGroup]
-	tags     dict[fileTag]
-	settings free
+	id           label
+	adapter      text
+	bus          text
+	unit         whole
+	order        text
+	addressBase  whole
+	maxRegisters whole
+	maxGap       whole
+	int64As      text
+	profile      text
+	writes       text
+	groups       dict[fileGroup]
+	tags         dict[fileTag]
+	settings     free
 }
 
 func (d *fileDevice) keys() []key {
@@ -172,6 +177,13 @@ func (d *fileDevice) keys() []key {
 		{name: "adapter", into: &d.adapter, required: true, doc: "modbus is built in; any other name is a plugin."},
 		{name: "bus", into: &d.bus, doc: "Modbus: the bus it is on, one of buses. Required."},
 		{name: "unit", into: &d.unit, min: "0", max: "247", doc: "Modbus: its unit. Required."},
+		{name: "order", into: &d.order, doc: "Modbus: the order of the bytes of tags that give none. Default: ABCD."},
+		{name: "address_base", into: &d.addressBase, min: "0", max: "1",
+			doc: "Modbus: from what addresses like holding:10 are counted; 40011 always counts from 1. Default: 0, and to be written if both forms are used."},
+		{name: "max_registers", into: &d.maxRegisters, min: "1", max: "125", doc: "Modbus: the most it gives at once; 16 bits count as a register. Default: 125."},
+		{name: "max_gap", into: &d.maxGap, min: "0", max: "125", doc: "Modbus: how many registers that nobody wants are read along between two that are wanted. Default: 16."},
+		{name: "int64_as", into: &d.int64As, oneOf: []string{"number", "string"},
+			doc: "Modbus: how integers beyond 2^53 are sent; string for receivers that would round them. Default: number."},
 		{name: "profile", into: &d.profile, doc: "Tags and groups shared by devices of one model."},
 		{name: "writes", into: &d.writes, def: "deny", oneOf: []string{"deny", "allow"}, doc: "Whether commands may write to it."},
 		{name: "groups", into: &d.groups, doc: "What is read together, by name. The name is a level of the topic."},
@@ -188,33 +200,5 @@ type fileGroup struct {
 func (g *fileGroup) keys() []key {
 	return []key{
 		{name: "interval", into: &g.interval, required: true, min: "10ms", max: "30d", doc: "Time from one reading to the next, 1s for example."},
-	}
-}
-
-type fileTag struct {
-	block
-	group   text
-	address register
-	kind    text
-	scale   number
-	offset  number
-	unit    text
-	order   text
-	access  text
-	invalid list[raw]
-}
-
-func (t *fileTag) keys() []key {
-	return []key{
-		{name: "group", into: &t.group, doc: "The group it is read with. Default: the only group."},
-		{name: "address", into: &t.address, required: true, doc: "`holding:N` or `input:N`, N counted from 0 as in the protocol."},
-		{name: "type", into: &t.kind, required: true, oneOf: tagTypes, doc: "How its registers are read."},
-		{name: "scale", into: &t.scale, doc: "The value is raw * scale + offset. Not 0. Default: an integer stays an integer."},
-		{name: "offset", into: &t.offset, def: "0", doc: "See scale."},
-		{name: "unit", into: &t.unit, doc: "Unit of measure (UCUM), Cel for example; sent as metadata."},
-		{name: "order", into: &t.order, def: "ABCD", oneOf: []string{"ABCD", "CDAB", "BADC", "DCBA", "AB", "BA"},
-			doc: "Bytes on the wire: ABCD is big-endian, CDAB has its words swapped, BADC its bytes, DCBA both. 16-bit types: AB or BA."},
-		{name: "access", into: &t.access, def: "r", oneOf: []string{"r", "rw"}, doc: "Whether it may be written."},
-		{name: "invalid", into: &t.invalid, doc: "Raw values by which the device says that it has no value."},
 	}
 }

@@ -54,6 +54,10 @@ func showGroup(name string, g group, indent string) string {
 	for _, c := range children {
 		switch into := c.into.(type) {
 		case shown:
+			if c.name != "" {
+				fmt.Fprintf(&lines, "%s  %s: %s\n", indent, textSyntax{}.show(c.name), into.show())
+				continue
+			}
 			scalars = append(scalars, into.show())
 		case section:
 			inner := showSection(into, indent+"    ")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/headgate-io/headgate/southbound"
@@ -19,7 +20,8 @@ type DeviceConfig struct {
 	// between two that somebody does. Zero is 16; below zero joins only
 	// what is adjacent.
 	MaxGap int
-	// MaxRegisters is the most the device gives at once. Zero is 125.
+	// MaxRegisters is the most the device gives at once; sixteen bits count
+	// as one. Zero is 125.
 	MaxRegisters int
 }
 
@@ -64,6 +66,9 @@ func (b *Bus) Adapter(cfg DeviceConfig) (southbound.Adapter, error) {
 	}
 	used := a.groups[:0]
 	for _, g := range a.groups {
+		if err := g.linkScales(); err != nil {
+			return nil, err
+		}
 		if len(g.fields) > 0 {
 			g.blocks = plan(g.fields, max(0, cfg.MaxGap), cfg.MaxRegisters)
 			used = append(used, g)
@@ -92,23 +97,44 @@ func (a *adapter) addTags(cfg DeviceConfig) error {
 	}
 	names := make(map[string]bool)
 	for _, tag := range cfg.Tags {
-		if tag.Name == "" || names[tag.Name] {
-			return fmt.Errorf("modbus: tag name %q is empty or given twice; rename it", tag.Name)
+		if tag.Name == "" {
+			return errors.New("modbus: a tag has no name; give it one")
 		}
-		names[tag.Name] = true
 		g := a.group(tag.Group)
 		if g == nil {
 			return fmt.Errorf("modbus: tag %q is in group %q, which does not exist; add the group", tag.Name, tag.Group)
 		}
-		f, err := compile(tag)
+		fields, err := compile(tag)
 		if err != nil {
 			return fmt.Errorf("modbus: tag %q: %w", tag.Name, err)
 		}
-		if f.kind.words > cfg.MaxRegisters {
-			return fmt.Errorf("modbus: tag %q needs %d registers at once; raise max_registers", tag.Name, f.kind.words)
+		for _, f := range fields {
+			if names[f.Name] {
+				return fmt.Errorf("modbus: tag name %q is given twice; rename it", f.Name)
+			}
+			names[f.Name] = true
+			if f.size > cfg.MaxRegisters {
+				return fmt.Errorf("modbus: tag %q needs %d registers at once; raise max_registers", f.Name, f.size)
+			}
+			g.fields = append(g.fields, f)
+			a.tags = append(a.tags, southbound.Tag{Name: f.Name, Group: f.Group, Type: f.published(), Unit: f.Unit})
 		}
-		g.fields = append(g.fields, f)
-		a.tags = append(a.tags, southbound.Tag{Name: tag.Name, Group: tag.Group, Type: tag.Type, Unit: tag.Unit})
+	}
+	return nil
+}
+
+// linkScales finds the tags that hold the powers of ten of others.
+func (g *groupPlan) linkScales() error {
+	for i := range g.fields {
+		f := &g.fields[i]
+		if f.ScaleFrom == "" {
+			continue
+		}
+		f.from = slices.IndexFunc(g.fields, func(other field) bool { return other.Name == f.ScaleFrom })
+		if f.from < 0 || f.from == i || !g.fields[f.from].power() {
+			return fmt.Errorf("modbus: tag %q takes its scale from %q, which is no signed integer of group %q; name one, with neither scale nor labels",
+				f.Name, f.ScaleFrom, g.Name)
+		}
 	}
 	return nil
 }

@@ -1,17 +1,19 @@
-// Package modbus reads devices that speak Modbus TCP.
+// Package modbus reads devices that speak Modbus, over TCP, TLS and UDP, and in
+// RTU and ASCII on serial ports and behind converters.
 //
-// A Bus is one endpoint: a device, or a gateway with many units behind it. It
-// has one connection and one request in flight, shared by all its units, since
-// cheap gateways mix up more (Modbus Messaging on TCP/IP, 4.2.2). An adapter
-// reads one unit of it.
+// A Bus is one endpoint: a device, a gateway or a line with many units. It has
+// one connection and one request in flight unless told otherwise, shared by all
+// its units, since cheap gateways mix up more (Modbus Messaging on TCP/IP,
+// 4.2.2). An adapter reads one unit of it.
 //
 // What the package keeps, whatever the peer does:
 //
-//   - A value is only ever decoded from the answer to its own request. Answers
-//     to requests that timed out are recognised by their transaction
-//     identifier and thrown away; anything else that is unexpected (protocol
-//     identifier, length, unit, function, byte count, an identifier never
-//     used) closes the connection.
+//   - A value is only ever decoded from the answer to its own request. Where
+//     requests are numbered, answers to those that timed out are recognised and
+//     thrown away, and anything else that is unexpected (protocol identifier,
+//     length, unit, function, byte count, a number never used) closes the
+//     connection. Where they are not, nothing is asked before the line was
+//     silent, and no unit while an earlier answer of it may still come.
 //   - A timeout costs one unit its values and nobody their connection. A
 //     broken connection is replaced once within a request, then ends the
 //     session.
@@ -19,5 +21,5 @@
 //     less and less often.
 //
 // The codec of the protocol data unit is goburrow/modbus; its transports are
-// not used. Serial lines, TLS, bits, strings and writing are not here yet.
+// not used. Writing is not here yet.
 package modbus

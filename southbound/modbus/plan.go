@@ -42,15 +42,18 @@ func plan(fields []field, maxGap, limit int) []block {
 		if n := len(blocks); n > 0 && blocks[n-1].take(f, i, maxGap, limit) {
 			continue
 		}
-		blocks = append(blocks, block{f.Table, f.Address, uint16(f.kind.words), []int{i}})
+		blocks = append(blocks, block{f.Table, f.Address, uint16(f.size), []int{i}})
 	}
 	return blocks
 }
 
 // take adds field i to the block if it fits. Fields come in ascending order.
 func (b *block) take(f *field, i, maxGap, limit int) bool {
+	if b.table.bits() {
+		maxGap, limit = 16*maxGap, 16*limit
+	}
 	end := int(b.address) + int(b.quantity)
-	newEnd := max(end, int(f.Address)+f.kind.words)
+	newEnd := max(end, int(f.Address)+f.size)
 	if f.Table != b.table || int(f.Address)-end > maxGap || newEnd-int(b.address) > limit {
 		return false
 	}
@@ -69,15 +72,23 @@ func (b *block) split(fields []field) [2]block {
 // span returns the one block that holds the given fields, in ascending order.
 func span(fields []field, of []int) block {
 	first := &fields[of[0]]
-	b := block{first.Table, first.Address, uint16(first.kind.words), []int{of[0]}}
+	b := block{first.Table, first.Address, uint16(first.size), []int{of[0]}}
 	for _, i := range of[1:] {
 		b.take(&fields[i], i, maxRegisters, maxRegisters)
 	}
 	return b
 }
 
-// wire returns the bytes of one field in the block's answer.
+// truths are the two values of a bit.
+var truths = [2]byte{0, 1}
+
+// wire returns the bytes of one field in the block's answer; of a bit, one byte
+// of 0 or 1.
 func (b *block) wire(f *field, data []byte) []byte {
-	at := 2 * (int(f.Address) - int(b.address))
-	return data[at : at+2*f.kind.words]
+	at := int(f.Address) - int(b.address)
+	if b.table.bits() {
+		bit := data[at/8] >> (at % 8) & 1
+		return truths[bit : bit+1]
+	}
+	return data[2*at : 2*at+2*f.size]
 }

@@ -14,7 +14,7 @@ func fieldsAt(t *testing.T, tags ...Tag) []field {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fields[i] = f
+		fields[i] = f[0]
 	}
 	return fields
 }

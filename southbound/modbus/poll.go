@@ -28,7 +28,13 @@ func (s *session) poll(ctx context.Context, g *group) ([]southbound.Reading, err
 	if !s.unit.worthAsking(now) {
 		return readings, nil
 	}
-	return readings, s.pollBlocks(ctx, g, readings)
+	err := s.pollBlocks(ctx, g, readings)
+	for i := range g.fields {
+		if f := &g.fields[i]; f.from >= 0 {
+			readings[i] = f.powerOfTen(readings[i], readings[f.from])
+		}
+	}
+	return readings, err
 }
 
 // pollBlocks asks for every block of the group until the unit stops answering.

@@ -136,8 +136,8 @@ func (s *Simulator) lie(fault Fault, a message) message {
 func (s *Simulator) spoil(whole []byte, numbered bool) []byte {
 	whole = bytes.Clone(whole)
 	at := s.rand.IntN(len(whole))
-	switch whole[0] {
-	case ':': // a digit for another
+	switch {
+	case strings.HasPrefix(s.scheme, "ascii"): // a digit for another
 		at = 1 + s.rand.IntN(len(whole)-3)
 		old := whole[at]
 		for whole[at] == old {
