@@ -19,7 +19,8 @@ FUZZTIME ?= 30s
 
 # Debian's name of an architecture is Go's, but for 32-bit ARM.
 GOENV := CGO_ENABLED=0 GOOS=linux GOARM=7 GOARCH=$(patsubst armhf,arm,$(ARCH))
-LDFLAGS := -s -w -buildid= -X main.version=$(VERSION)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+LDFLAGS := -s -w -buildid= -X main.version=$(VERSION) -X main.built=$(SOURCE_DATE_EPOCH)
 GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 GORUN := go run -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
@@ -98,7 +99,6 @@ build:
 # Reproducible: the same commit and Go release give the same bytes anywhere.
 STAGE := $(DIST)/$(ARCH)
 MAINTAINER := The Headgate authors <maintainers@headgate.io>
-SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # Version in Debian's order: 1.2.0~rc.1 < 1.2.0 < 1.2.0+5.gabc1234 < 1.2.1.
 DEB_VERSION := $(shell echo '$(VERSION)' | \
 	sed -E 's/^v//; s/-dirty$$/+dirty/; s/-([0-9]+)-g([0-9a-z]+)/+\1.g\2/; s/-/~/g')

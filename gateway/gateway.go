@@ -76,6 +76,7 @@ type Gateway struct {
 	runtime string // folder for sockets
 
 	clock *pki.Clock
+	certs certificates
 
 	published atomic.Uint64 // by devices
 	lost      losses
@@ -163,7 +164,7 @@ func (g *Gateway) openAccess() error {
 func builtIn(cfg *config.Config) []access.Rule {
 	publish := []access.Action{access.Publish}
 	home := "hg/" + cfg.Gateway.ID + "/"
-	rules := []access.Rule{{Allow: true, Actions: publish, Who: self.Name, Topics: []string{home + "state", home + "lost"}}}
+	rules := []access.Rule{{Allow: true, Actions: publish, Who: self.Name, Topics: []string{home + "state", home + "lost", home + alarmTopic}}}
 	for _, d := range cfg.Devices {
 		rules = append(rules, access.Rule{Allow: true, Actions: publish, Who: "device:" + d.ID, Topics: []string{home + d.ID + "/#"}})
 	}
@@ -275,6 +276,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return g.announce(ctx) })
 	group.Go(func() error { return g.watchDisk(ctx) })
 	group.Go(func() error { return g.watchAccess(ctx) })
+	group.Go(func() error { return g.watchCertificates(ctx) })
 	group.Go(func() error { return g.announceLosses(ctx) })
 	group.Go(func() error { return g.reloadOnHangup(ctx) })
 	err := errors.Join(group.Wait(), g.Close())

@@ -47,18 +47,24 @@ func ownIdentity(cfg *config.Config) (*identity, error) {
 	return id, err
 }
 
-// writeIdentity is durable when it returns: whole or not there at all.
 func writeIdentity(data string, id identity) error {
 	b, err := json.Marshal(id)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(data, identityFile)
-	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
+	if err := writeWhole(filepath.Join(data, identityFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("write identity: %w", err)
 	}
-	_, err = f.Write(append(b, '\n'))
+	return nil
+}
+
+// writeWhole is durable when it returns: path is whole or as it was before.
+func writeWhole(path string, content []byte) error {
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -67,12 +73,9 @@ func writeIdentity(data string, id identity) error {
 		err = os.Rename(path+".tmp", path)
 	}
 	if err == nil {
-		err = syncDir(data)
+		err = syncDir(filepath.Dir(path))
 	}
-	if err != nil {
-		return fmt.Errorf("write identity %s: %w", path, err)
-	}
-	return nil
+	return err
 }
 
 func syncDir(dir string) error {

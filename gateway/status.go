@@ -74,6 +74,7 @@ func (g *Gateway) Status() admin.Status {
 		})
 	}
 	st.Clients = g.clientStatus()
+	st.Certificates = g.certificateStatus()
 	return st
 }
 

@@ -32,13 +32,20 @@ const (
 	drainTime      = time.Second           // what is in flight may still be answered at shutdown
 )
 
-var errStopped = errors.New("the gateway stops")
+var (
+	errStopped = errors.New("the gateway stops")
+	errRenewed = errors.New("a new connection is to be made")
+)
 
 // visit connects to a server and stays until the connection or ctx ends. It
 // returns how long the link was up.
 func (l *Link) visit(ctx context.Context, server string) (up time.Duration, err error) {
 	life, fail := context.WithCancelCause(context.WithoutCancel(ctx)) // outlives ctx by the shutdown
 	defer fail(nil)
+	select {
+	case <-l.fresh: // this will be a new connection anyway
+	default:
+	}
 	c, err := l.connect(ctx, life, server, fail)
 	if err != nil {
 		return 0, explain(server, err)
@@ -61,6 +68,16 @@ func (l *Link) serve(ctx, life context.Context, c *connection) error {
 	sending, stop := context.WithCancel(life)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
+	renewed := make(chan bool, 1)
+	go func() { // ends with sending
+		select {
+		case <-l.fresh:
+			renewed <- true
+			stop()
+		case <-sending.Done():
+			renewed <- false
+		}
+	}()
 	err := errQoS
 	if c.qos1 || !l.sendsQoS1() {
 		err = l.greet(sending, c)
@@ -71,9 +88,13 @@ func (l *Link) serve(ctx, life context.Context, c *connection) error {
 		go func() { ended <- s.run(sending) }() // ends with sending
 		err = l.watch(c, ended)
 	}
-	switch {
+	stop()
+	switch anew := <-renewed; {
+	case life.Err() == nil && anew && ctx.Err() == nil && !errors.Is(err, errSource):
+		leave(life, c, packets.DisconnectNormalDisconnection) // nobody is to hear of it: no will
+		err = errRenewed
 	case life.Err() == nil:
-		leave(life, c)
+		leave(life, c, packets.DisconnectDisconnectWithWillMessage) // [MQTT-3.14.4]
 	case !errors.Is(err, errSource):
 		err = context.Cause(life)
 	}
@@ -102,9 +123,9 @@ func (l *Link) watch(c *connection, ended <-chan error) error {
 	}
 }
 
-// leave waits for answers that are on their way and says goodbye with the
-// will, so that the cloud sees us go [MQTT-3.14.4].
-func leave(life context.Context, c *connection) {
+// leave waits for answers that are on their way and says goodbye; with the will,
+// the cloud sees us go.
+func leave(life context.Context, c *connection, code byte) {
 	t := time.NewTimer(drainTime)
 	defer t.Stop()
 	for late := false; !late && c.window.unanswered() > 0; {
@@ -117,7 +138,7 @@ func leave(life context.Context, c *connection) {
 		}
 	}
 	c.fail(errStopped)
-	_ = c.client.Disconnect(&paho.Disconnect{ReasonCode: packets.DisconnectDisconnectWithWillMessage})
+	_ = c.client.Disconnect(&paho.Disconnect{ReasonCode: code})
 }
 
 // advance tells each lane how far the cloud has acknowledged.

@@ -83,6 +83,8 @@ type Link struct {
 	ownPrefix string // of every hg-id of this gateway
 	idPrefix  string // of those we give
 
+	fresh chan struct{} // Reconnect to serve
+
 	plainWill bool // a server refused the retained will; used by connect
 
 	dial func(ctx context.Context, server string) (net.Conn, error)
@@ -108,7 +110,7 @@ func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.InFlight = min(cfg.InFlight, maxInFlight)
-	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes))}
+	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes)), fresh: make(chan struct{}, 1)}
 	for i := range l.redo {
 		l.redo[i] = newRedo()
 	}
@@ -155,6 +157,10 @@ func (l *Link) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
+		if errors.Is(err, errRenewed) {
+			l.status.down("")
+			continue
+		}
 		tried = append(tried, err.Error())
 		server = (server + 1) % len(l.cfg.Servers)
 		if up >= steadyAfter {
@@ -169,6 +175,16 @@ func (l *Link) Run(ctx context.Context) error {
 	}
 	l.status.down("")
 	return nil
+}
+
+// Reconnect makes a new connection in place of the present one, so that renewed
+// certificates are used: what is in flight is answered first, nothing is lost,
+// and no will is published. Without a connection it does nothing.
+func (l *Link) Reconnect() {
+	select {
+	case l.fresh <- struct{}{}:
+	default: // asked for already
+	}
 }
 
 // lost notes why the link is down, in the log only when the reason is new.

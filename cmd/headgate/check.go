@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/headgate-io/headgate/gateway"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -35,7 +36,7 @@ the data folder, and at the certificates, keys and plugins that are named. Exits
 		if errs := gateway.Check(cfg); len(errs) > 0 {
 			return configError{errors.Join(errs...)}
 		}
-		for _, w := range gateway.Warnings(cfg) {
+		for _, w := range append(gateway.Warnings(cfg), gateway.CertificateWarnings(cfg, time.Now())...) {
 			fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 		}
 		switch {

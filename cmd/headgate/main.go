@@ -18,8 +18,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by the build.
-var version = "dev"
+// Set by the build: the version, and when it was made, in Unix time.
+var version, built = "dev", ""
 
 // Exit codes: scripts rely on them.
 const (

@@ -47,7 +47,9 @@ folder needs a person, and with 1 when a restart may help.`,
 		hangup := make(chan os.Signal, 1) // one that waits is as good as many
 		signal.Notify(hangup, syscall.SIGHUP)
 		defer signal.Stop(hangup)
-		g, err := gateway.New(cfg, gateway.Options{Version: version, Logger: logger, File: file, Hangup: hangup, PasswordHelper: hashHelper()})
+		g, err := gateway.New(cfg, gateway.Options{
+			Version: version, Built: buildTime(), Logger: logger, File: file, Hangup: hangup, PasswordHelper: hashHelper(),
+		})
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -107,6 +108,24 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	fmt.Fprintf(w, "queue    %s of %s on disk · %s · %d refused%s\n",
 		size(st.Queue.Bytes), size(st.Queue.MaxBytes), count(st.Queue.Segments, "segment"), st.Queue.Refused, full)
 	printClients(w, &st.Clients)
+	printCertificates(w, st.Certificates)
+}
+
+// printCertificates names the one that ends first, and all that need somebody.
+func printCertificates(w io.Writer, all []admin.CertificateStatus) {
+	if len(all) == 0 {
+		return
+	}
+	first := slices.MinFunc(all, func(a, b admin.CertificateStatus) int { return a.NotAfter.Compare(b.NotAfter) })
+	fmt.Fprintf(w, "certs    %d · the first ends on %s (%s %s)\n", len(all), first.NotAfter.Format(time.DateOnly), first.Use, first.Name)
+	for _, c := range all {
+		if c.Alarm != "" {
+			fmt.Fprintf(w, "           %s: %s %s: %s; %s\n", red(c.Alarm), c.Use, c.Name, c.File, c.Cure)
+		}
+		if c.Renewal != "" {
+			fmt.Fprintf(w, "           %s %s: %s\n", c.Use, c.Name, c.Renewal)
+		}
+	}
 }
 
 func printClients(w io.Writer, c *admin.ClientStatus) {

@@ -5,9 +5,28 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"runtime/debug"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 )
+
+// buildTime is when the program was made: what the build said, else the commit it
+// was built from, else zero.
+func buildTime() time.Time {
+	if seconds, err := strconv.ParseInt(built, 10, 64); err == nil {
+		return time.Unix(seconds, 0)
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if t, err := time.Parse(time.RFC3339, s.Value); err == nil && s.Key == "vcs.time" {
+				return t
+			}
+		}
+	}
+	return time.Time{}
+}
 
 func versionCommand() *cobra.Command {
 	var asJSON bool

@@ -26,6 +26,10 @@ func metrics(st Status, clients []Client, latency *Latency) []byte {
 	p.broker(&st.Clients)
 	p.clients(clients)
 	p.links(st.Links)
+	p.family("certificate_not_after_seconds", "gauge", "When a certificate ends, in Unix time.")
+	for _, c := range st.Certificates {
+		p.value("certificate_not_after_seconds", c.NotAfter.Unix(), "use", c.Use, "name", c.Name)
+	}
 	p.family("device_up", "gauge", "1 while the device's values can be had.")
 	for _, d := range st.Devices {
 		p.value("device_up", number(d.State == "online"), "device", d.ID)

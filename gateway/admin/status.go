@@ -9,6 +9,20 @@ type Status struct {
 	Links   []LinkStatus   `json:"links"`
 	Devices []DeviceStatus `json:"devices"`
 	Clients ClientStatus   `json:"clients"`
+
+	Certificates []CertificateStatus `json:"certificates"`
+}
+
+// CertificateStatus is one certificate that the gateway cannot do without.
+type CertificateStatus struct {
+	Use      string    `json:"use"`  // link, link_ca, listener, client_ca or local_ca
+	Name     string    `json:"name"` // of the link, or the listener's address
+	File     string    `json:"file"`
+	Subject  string    `json:"subject"`
+	NotAfter time.Time `json:"not_after"`
+	Alarm    string    `json:"alarm,omitempty"`   // ends within 30, 14, 7 or 1 days, or has ended
+	Cure     string    `json:"cure,omitempty"`    // with an alarm
+	Renewal  string    `json:"renewal,omitempty"` // when the next is, or why the last failed; of a link that renews
 }
 
 // GatewayStatus says who and since when.

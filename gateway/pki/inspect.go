@@ -30,11 +30,27 @@ type Info struct {
 // Inspect reads the first certificate of a PEM file. It judges nothing: what
 // is expired or weak is shown as well.
 func Inspect(file string) (Info, error) {
-	list, err := readCertificates(file)
+	list, err := InspectAll(file)
 	if err != nil {
 		return Info{}, err
 	}
-	c := list[0]
+	return list[0], nil
+}
+
+// InspectAll is Inspect for every certificate of the file; there is at least one.
+func InspectAll(file string) ([]Info, error) {
+	list, err := readCertificates(file)
+	if err != nil {
+		return nil, err
+	}
+	var all []Info
+	for _, c := range list {
+		all = append(all, inspect(c))
+	}
+	return all, nil
+}
+
+func inspect(c *x509.Certificate) Info {
 	return Info{
 		Subject:     c.Subject.String(),
 		Issuer:      c.Issuer.String(),
@@ -46,7 +62,7 @@ func Inspect(file string) (Info, error) {
 		NotAfter:    c.NotAfter.UTC(),
 		Fingerprint: fingerprint(c.Raw),
 		KeyDigest:   keyDigest(c),
-	}, nil
+	}
 }
 
 func allNames(c *x509.Certificate) []string {

@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,10 +43,11 @@ func Client(files ClientFiles) func(serverName string) (*tls.Config, error) {
 type Credentials struct {
 	files ClientFiles
 
-	mu       sync.Mutex   // covers the fields below
-	good     *credentials // the last that were right; nil until they were once
-	used     *credentials // that Config gave out last
-	reported string       // the last fault
+	mu       sync.Mutex    // covers the fields below
+	good     *credentials  // the last that were right; nil until they were once
+	used     *credentials  // that Config gave out last
+	reported string        // the last fault
+	known    []fs.FileInfo // of files that are those in use; nil: to be compared
 }
 
 // credentials passed the staged check.
@@ -81,7 +84,7 @@ func (c *Credentials) Config(serverName string) (*tls.Config, error) {
 		c.reported = err.Error()
 		c.files.Report(fmt.Errorf("the changed TLS files are not used, the ones before still are: %w", err))
 	}
-	c.used = c.good
+	c.used, c.known = c.good, nil
 	return c.files.config(c.good, serverName), nil
 }
 
@@ -105,10 +108,18 @@ const (
 // wrong are no change: nothing can be done with them.
 func (c *Credentials) Changed() Change {
 	now := timeOf(c.files.Now)
-	fresh, err := c.files.read(now)
+	stamps := stamp(c.files.CA, c.files.Certificate, c.files.Key, c.files.CRL)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil || c.used == nil || fresh.same(c.used) {
+	if c.used == nil || c.known != nil && slices.EqualFunc(stamps, c.known, sameStamp) {
+		return Unchanged
+	}
+	fresh, err := c.files.read(now)
+	if err != nil {
+		return Unchanged
+	}
+	if fresh.same(c.used) {
+		c.known = stamps
 		return Unchanged
 	}
 	for _, old := range c.used.roots {
