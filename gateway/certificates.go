@@ -13,6 +13,7 @@ import (
 
 	"github.com/headgate-io/headgate/gateway/admin"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/enrol"
 	"github.com/headgate-io/headgate/gateway/pki"
 	"github.com/headgate-io/headgate/storequeue"
 )
@@ -31,17 +32,44 @@ func (g *Gateway) openClock() {
 	}
 }
 
-func linkFiles(l config.Link) pki.ClientFiles {
+// LinkFiles are the TLS files of a link.
+func LinkFiles(l config.Link) pki.ClientFiles {
 	return pki.ClientFiles{CA: l.CA, Certificate: l.Certificate, Key: l.Key, CRL: l.CRL, ServerName: l.ServerName, ALPN: l.ALPN}
 }
 
 // credentials are a link's TLS files for a gateway that runs.
 func (g *Gateway) credentials(l config.Link) *pki.Credentials {
-	files := linkFiles(l)
+	files := LinkFiles(l)
 	files.Now = g.clock.Now
 	files.Report = func(err error) { g.log.Error("look at the TLS files of a link", "link", l.Name, "error", err) }
 	files.Verified = func([]*x509.Certificate) { g.clock.Verified() }
 	return pki.NewCredentials(files)
+}
+
+// renewer is nil for a link whose certificate is renewed by hand.
+func (g *Gateway) renewer(l config.Link) *enrol.Renewer {
+	if l.Renew == nil {
+		return nil
+	}
+	cfg := renewal(l, g.cfg.Gateway.Data)
+	cfg.Files.Now, cfg.Logger = g.clock.Now, g.log
+	return enrol.New(cfg)
+}
+
+// Renewer renews the certificate of a link now, for a program beside the
+// gateway's. The link must have Renew.
+func Renewer(cfg *config.Config, l config.Link) *enrol.Renewer {
+	return enrol.New(renewal(l, cfg.Gateway.Data))
+}
+
+func renewal(l config.Link, folder string) enrol.Config {
+	cfg := enrol.Config{
+		Link: l.Name, Files: LinkFiles(l), CommonName: l.ClientID, At: l.Renew.At, Command: l.Renew.Command, Folder: folder,
+	}
+	if e := l.Renew.EST; e != nil {
+		cfg.EST = &enrol.EST{URL: e.URL, CA: e.CA, Credentials: e.Credentials}
+	}
+	return cfg
 }
 
 // alarmTopic is where the state of certificates is told, below hg/{gateway}/.
@@ -59,8 +87,16 @@ type certificates struct {
 
 func (g *Gateway) certificateStatus() []admin.CertificateStatus {
 	g.certs.mu.Lock()
-	defer g.certs.mu.Unlock()
-	return append([]admin.CertificateStatus{}, g.certs.all...)
+	all := append([]admin.CertificateStatus{}, g.certs.all...)
+	g.certs.mu.Unlock()
+	for i := range all {
+		for _, l := range g.links {
+			if all[i].Use == "link" && all[i].Name == l.name && l.renewer != nil {
+				all[i].Renewal = l.renewer.State()
+			}
+		}
+	}
+	return all
 }
 
 const certificatePause = time.Minute // between looks at the dates

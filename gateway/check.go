@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -32,7 +33,7 @@ func Check(cfg *config.Config) []error {
 		}
 	}
 	for _, l := range cfg.Northbound {
-		if err := pki.NewCredentials(linkFiles(l)).Check(); err != nil {
+		if err := checkLink(l); err != nil {
 			errs = append(errs, fmt.Errorf("link %s: %w", l.Name, err))
 		}
 	}
@@ -54,6 +55,30 @@ func Check(cfg *config.Config) []error {
 		}
 	}
 	return errs
+}
+
+// checkLink takes a certificate that is not there for the first one of a link
+// that asks for it itself.
+func checkLink(l config.Link) error {
+	files := LinkFiles(l)
+	if l.Renew != nil {
+		if err := writable(filepath.Dir(l.Certificate)); err != nil {
+			return err
+		}
+		if _, err := os.Stat(l.Certificate); errors.Is(err, fs.ErrNotExist) && (l.Renew.EST == nil || l.Renew.EST.Credentials != "") {
+			files.Certificate, files.Key = "", ""
+		}
+	}
+	return pki.NewCredentials(files).Check()
+}
+
+// writable looks at the folder that renewed certificates go to.
+func writable(dir string) error {
+	const writeAndSearch = 3
+	if err := syscall.Access(dir, writeAndSearch); err != nil {
+		return fmt.Errorf("the folder of the certificate cannot be written, so it cannot be renewed: %s: %w; keep it below gateway.data", dir, err)
+	}
+	return nil
 }
 
 // checkData takes a data folder that is not there for one of a gateway that

@@ -265,6 +265,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	group.Go(func() error { return g.broker.Run(ctx) })
 	for _, l := range g.links {
 		group.Go(func() error { return g.runLink(ctx, l) })
+		if l.renewer != nil {
+			group.Go(func() error { l.renewer.Run(ctx); return nil })
+		}
 	}
 	for _, d := range g.devices {
 		group.Go(func() error { return d.Run(ctx) })

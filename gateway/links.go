@@ -8,6 +8,7 @@ import (
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/broker"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/enrol"
 	"github.com/headgate-io/headgate/gateway/mqtt"
 	"github.com/headgate-io/headgate/gateway/pki"
 	"github.com/headgate-io/headgate/northbound"
@@ -23,6 +24,7 @@ type link struct {
 	identity access.Identity
 	lanes    lanes
 	tls      *pki.Credentials
+	renewer  *enrol.Renewer // nil: renewed by hand
 
 	quarantine *storequeue.Reader
 }
@@ -37,7 +39,10 @@ func (g *Gateway) openLinks() error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", cfg.Name, err)
 		}
-		l := &link{name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, tls: g.credentials(cfg), quarantine: quarantine}
+		l := &link{
+			name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, quarantine: quarantine,
+			tls: g.credentials(cfg), renewer: g.renewer(cfg),
+		}
 		if err := g.requeue(l); err != nil {
 			return err
 		}

@@ -14,9 +14,9 @@ import (
 )
 
 func certCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "cert", Short: "Certificates of the local CA"}
+	cmd := &cobra.Command{Use: "cert", Short: "Certificates: of the local CA, and of links"}
 	path := configFlag(cmd)
-	cmd.AddCommand(certIssue(path), certRevoke(path), certShow())
+	cmd.AddCommand(certIssue(path), certRevoke(path), certShow(), certRequest(path), certImport(path), certRenew(path))
 	return cmd
 }
 

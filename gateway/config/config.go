@@ -130,10 +130,24 @@ type Link struct {
 	CRL                  string   // path, or empty
 	ServerName           string   // verified instead of the host in Servers; empty: that
 	ALPN                 []string // may be empty
+	Renew                *Renew   // nil: by hand
 	ClientID             string
 	KeepAlive            time.Duration // whole seconds
 	SessionExpiry        time.Duration // whole seconds
 	Send, Receive        []Route
+}
+
+// Renew says how a link's certificate is renewed: by EST, or by a command.
+type Renew struct {
+	At      float64 // part of its life, 0.1 to 0.95
+	EST     *EST
+	Command []string
+}
+
+// EST is a server that renews certificates.
+type EST struct {
+	URL, CA     string
+	Credentials string // path, or empty
 }
 
 // A Route names topics and what becomes of their names.

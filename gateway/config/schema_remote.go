@@ -22,6 +22,7 @@ type fileLink struct {
 	crl           filePath
 	serverName    text
 	alpn          list[text]
+	renew         fileRenew
 	clientID      text
 	keepalive     span
 	sessionExpiry span
@@ -42,6 +43,7 @@ func (l *fileLink) keys() []key {
 		{name: "server_name", into: &l.serverName,
 			doc: "Name that is asked for (SNI) and that the brokers' certificates must have. Default: the host in servers."},
 		{name: "alpn", into: &l.alpn, single: true, doc: "Protocols offered in TLS, for clouds that tell MQTT from HTTPS by it: x-amzn-mqtt-ca or mqtt, for example."},
+		{name: "renew", into: &l.renew, doc: "How its certificate is renewed before it ends. Default: by hand."},
 		{name: "client_id", into: &l.clientID, def: "{gateway}", doc: "MQTT client id."},
 		{name: "keepalive", into: &l.keepalive, def: "30s", min: "5s", max: "65535s", doc: "How soon a dead connection is noticed, in whole seconds."},
 		{name: "session_expiry", into: &l.sessionExpiry, def: "1d", min: "0", max: "3650d",
@@ -49,6 +51,37 @@ func (l *fileLink) keys() []key {
 		{name: "catch_up", into: &l.catchUp, doc: "How a backlog is sent."},
 		{name: "send", into: &l.send, doc: "What leaves. Rules must let link:NAME subscribe to it, too."},
 		{name: "receive", into: &l.receive, doc: "What comes in. Rules must let link:NAME publish it, too."},
+	}
+}
+
+type fileRenew struct {
+	block
+	part    number
+	est     fileEST
+	command list[text]
+}
+
+func (r *fileRenew) keys() []key {
+	return []key{
+		{name: "at", into: &r.part, doc: "Part of its life after which it is renewed, 0.1 to 0.95. Default: 0.66."},
+		{name: "est", into: &r.est, doc: "By a server that speaks EST (RFC 7030)."},
+		{name: "command", into: &r.command, single: true,
+			doc: "By a program, with its arguments: it finds a request in `$HEADGATE_REQUEST` and writes the certificate with its chain to `$HEADGATE_OUTPUT`, both PEM. Started without a shell, killed after 5 minutes."},
+	}
+}
+
+type fileEST struct {
+	block
+	url         text
+	ca          filePath
+	credentials filePath
+}
+
+func (e *fileEST) keys() []key {
+	return []key{
+		{name: "url", into: &e.url, doc: "Required. `https://host:port`, with `/.well-known/est/LABEL` behind it if the server has several."},
+		{name: "ca", into: &e.ca, doc: "Required. PEM file of the authorities that vouch for this server."},
+		{name: "credentials", into: &e.credentials, doc: "File of mode 0600 with `USER:PASSWORD` for the first certificate. Default: the first one comes by hand."},
 	}
 }
 

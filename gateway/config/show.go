@@ -27,7 +27,9 @@ func showSection(s section, indent string) string {
 	for _, k := range s.keys() {
 		switch into := k.into.(type) {
 		case section:
-			fmt.Fprintf(&b, "%s%s:\n%s", indent, k.name, showSection(into, indent+"  "))
+			if inner := showSection(into, indent+"  "); inner != "" {
+				fmt.Fprintf(&b, "%s%s:\n%s", indent, k.name, inner)
+			}
 		case group:
 			b.WriteString(showGroup(k.name, into, indent))
 		case *free:

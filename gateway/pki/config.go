@@ -101,6 +101,7 @@ func (s *server) load() (*tls.Config, error) {
 		return s.good, nil
 	}
 	s.stamps, s.read = stamps, time.Now()
+	finishInstall(s.files.Certificate, s.files.Key)
 	fresh, revoked, err := s.files.read()
 	s.broken = err != nil
 	switch {

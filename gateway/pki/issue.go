@@ -121,40 +121,50 @@ func newCA() (der []byte, key *ecdsa.PrivateKey, err error) {
 // Issue signs a new key with the CA in dir and writes NAME.crt and NAME.key
 // there. It never overwrites. The name of a client is its identity.
 func Issue(dir, name string, kind Kind, opts Options) (certificate, key string, err error) {
-	if err := checkClock(); err != nil {
-		return "", "", err
-	}
-	template, err := leaf(name, kind, opts)
-	if err != nil {
+	certificate, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
+	if err := checkName(name); err != nil {
 		return "", "", fmt.Errorf("issue a certificate for %q: %w", name, err)
 	}
-	certificate, key = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	for _, file := range []string{certificate, key} {
 		if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
 			return "", "", existsError(file, err)
 		}
 	}
-	ca, signer, err := readCA(dir)
+	der, own, err := signNew(dir, name, kind, opts)
 	if err != nil {
 		return "", "", err
+	}
+	return certificate, key, writePair(dir, name, der, own)
+}
+
+// signNew has the CA in dir sign a new key, and puts that on its record.
+func signNew(dir, name string, kind Kind, opts Options) (der []byte, own *ecdsa.PrivateKey, err error) {
+	if err := checkClock(); err != nil {
+		return nil, nil, err
+	}
+	template, err := leaf(name, kind, opts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("issue a certificate for %q: %w", name, err)
+	}
+	ca, signer, err := readCA(dir)
+	if err != nil {
+		return nil, nil, err
 	}
 	if ca.NotAfter.Before(template.NotAfter) {
 		template.NotAfter = ca.NotAfter
 	}
-	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return "", "", err
+	if own, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, own.Public(), signer)
-	if err != nil {
-		return "", "", fmt.Errorf("sign the certificate for %q: %w", name, err)
+	if der, err = x509.CreateCertificate(rand.Reader, template, ca, own.Public(), signer); err != nil {
+		return nil, nil, fmt.Errorf("sign the certificate for %q: %w", name, err)
 	}
 	if kind == ForClient {
 		if err := record(dir, template, name); err != nil {
-			return "", "", fmt.Errorf("record the certificate for %q: %w", name, err)
+			return nil, nil, fmt.Errorf("record the certificate for %q: %w", name, err)
 		}
 	}
-	return certificate, key, writePair(dir, name, der, own)
+	return der, own, nil
 }
 
 func leaf(name string, kind Kind, opts Options) (*x509.Certificate, error) {

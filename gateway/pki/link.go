@@ -72,6 +72,7 @@ func (c *Credentials) Config(serverName string) (*tls.Config, error) {
 		return nil, errors.New("no name to verify the server by: put the server's host name into its address")
 	}
 	now := timeOf(c.files.Now)
+	finishInstall(c.files.Certificate, c.files.Key)
 	fresh, err := c.files.read(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
