@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/headgate-io/headgate/gateway/pki"
 )
 
 func TestAlarmOf(t *testing.T) {
@@ -122,4 +124,45 @@ access: {rules: [{allow: subscribe, who: "link:cloud", topics: ["hg/#"]}]}
 	g = reopen()
 	look(g, `{"certificates":[]}`)
 	look(g, "")
+}
+
+// A machine whose clock is behind what this gateway has seen judges nobody by
+// that clock, on no side.
+func TestClockBehindAtBoot(t *testing.T) {
+	dir := t.TempDir()
+	house := filepath.Join(dir, "pki")
+	if err := pki.Init(house, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := pki.Issue(house, "gw", pki.ForClient, pki.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := load(t, dir, self1+`broker: {listeners: [{address: "127.0.0.1:8883", certificate: pki/broker.crt, key: pki/broker.key, client_ca: pki/ca.crt, client_certificate: required}]}
+northbound:
+  - {name: cloud, servers: ["mqtts://localhost:1"], ca: pki/ca.crt, certificate: pki/gw.crt, key: pki/gw.key, send: [{topics: ["hg/#"]}]}
+access: {rules: [{allow: subscribe, who: "link:cloud", topics: ["hg/#"]}]}
+`)
+	g, _ := open(t, cfg)
+	if _, err := g.links[0].tls.Config("localhost"); err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+	seen := time.Now().AddDate(1, 1, 0).UTC().Truncate(time.Second)
+	if err := os.WriteFile(filepath.Join(dir, "data", clockFile), []byte(seen.Format(time.RFC3339)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g, log := open(t, cfg)
+	if _, err := g.links[0].tls.Config("localhost"); err == nil || !strings.Contains(err.Error(), "gw.crt expired on") {
+		t.Errorf("the link: %v", err)
+	}
+	listener, err := g.tls[0]()
+	if err != nil || !listener.Time().Equal(seen) {
+		t.Errorf("the listener judges clients by %v, want %v: %v", listener.Time(), seen, err)
+	}
+	if !strings.Contains(log.String(), "the clock is wrong") {
+		t.Errorf("the log says\n%s", log)
+	}
+	if st := expiries(cfg, g.clock.Now()); st[0].Alarm != "has ended" {
+		t.Errorf("no alarm: %+v", st[0])
+	}
 }

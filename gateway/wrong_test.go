@@ -284,7 +284,7 @@ northbound:
 }
 
 // publishAllTheWhile publishes one message after the other, each acknowledged
-// within a second, until stop, which says how many they were.
+// within five seconds, until stop, which says how many they were.
 func publishAllTheWhile(t *testing.T, port int) (stop func() int) {
 	t.Helper()
 	c := dial(t, client.Options{Address: fmt.Sprintf("127.0.0.1:%d", port), ClientID: "press"})
@@ -293,7 +293,7 @@ func publishAllTheWhile(t *testing.T, port int) (stop func() int) {
 	go func() { // ends with stop
 		n := 0
 		for ; ctx.Err() == nil; n++ {
-			patience, done := context.WithTimeout(t.Context(), time.Second)
+			patience, done := context.WithTimeout(t.Context(), 5*time.Second)
 			err := c.Publish(patience, client.Message{Topic: "plant/press/x", Payload: []byte("1"), QoS: 1})
 			done()
 			if err != nil {

@@ -29,12 +29,23 @@ func TestCertsOnly(t *testing.T) {
 		"other content": bytes.Replace(der, []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01}, []byte{0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x05}, 1),
 		"a certificate": certs[0].Raw,
 		"BER":           append([]byte{0x30, 0x80}, der[4:]...),
+		"signed":        signed(der),
 		"damaged":       bytes.Replace(der, certs[1].Raw[:8], make([]byte, 8), 1),
 	} {
 		if got, err := certsOnly(wrong); err == nil {
 			t.Errorf("%s: %d certificates", name, len(got))
 		}
 	}
+}
+
+// signed has one signer, of two bytes, at its end.
+func signed(der []byte) []byte {
+	der = append(bytes.Clone(der[:len(der)-2]), 0x31, 0x02, 0x05, 0x00)
+	for _, at := range []int{2, 17, 21} { // the lengths of what lies around it: two bytes each
+		n := int(der[at])<<8 | int(der[at+1])
+		der[at], der[at+1] = byte((n+2)>>8), byte(n+2)
+	}
+	return der
 }
 
 func FuzzCertsOnly(f *testing.F) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -162,7 +161,7 @@ func TestRenewByCommand(t *testing.T) {
 	files := e.site(true)
 	before := inspect(t, files.Certificate)
 	t.Setenv("SECRET_OF_THE_GATEWAY", "x")
-	issued := filepath.Join(t.TempDir(), "pid")
+	left := filepath.Join(t.TempDir(), "pid")
 	for name, tc := range map[string]struct{ script, want string }{
 		"fails":          {"echo no such profile >&2; exit 3", "(exit status 3) (no such profile): run it by hand"},
 		"leaves nothing": {"exit 0", "left no certificate"},
@@ -170,7 +169,8 @@ func TestRenewByCommand(t *testing.T) {
 		"leaves a pipe":  {"mkfifo $HEADGATE_OUTPUT", "left no certificate"},
 		"leaves a key":   {"cp $HEADGATE_KEY $HEADGATE_OUTPUT", "or a PRIVATE KEY"},
 		"leaves the old": {"cp $HEADGATE_CERTIFICATE $HEADGATE_OUTPUT", "no certificate for our key"},
-		"hangs":          {"sleep 1000 & echo $! >" + issued + "; wait", "was killed"},
+		"hangs":          {"sleep 1000 & echo $! >>" + left + "; wait", "was killed"},
+		"leaves another": {"sleep 1000 & echo $! >>" + left + "; exit 1", "failed"},
 		"leaks":          {`test -z "$SECRET_OF_THE_GATEWAY" && grep -q "CERTIFICATE REQUEST" $HEADGATE_REQUEST && test $HEADGATE_LINK = cloud && echo clean; exit 1`, "(clean)"},
 		"says too much":  {"yes | head -c 10000000; exit 1", "(y)"},
 	} {
@@ -181,29 +181,31 @@ func TestRenewByCommand(t *testing.T) {
 		if err := r.Once(t.Context()); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", name, err, tc.want)
 		}
-		if left, _ := os.ReadDir(r.cfg.Folder); len(left) > 0 {
-			t.Errorf("%s left %v", name, left)
+		if files, _ := os.ReadDir(r.cfg.Folder); len(files) > 0 {
+			t.Errorf("%s left %v", name, files)
 		}
 	}
 	if inspect(t, files.Certificate).Serial != before.Serial {
 		t.Error("the certificate was replaced")
 	}
-	text, err := os.ReadFile(issued)
+	text, err := os.ReadFile(left)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid := strings.TrimSpace(string(text))
-	for deadline := time.Now().Add(5 * time.Second); ; { // the kernel takes its time
-		state, err := os.ReadFile("/proc/" + pid + "/stat")
-		if errors.Is(err, os.ErrNotExist) || strings.Contains(string(state), ") Z ") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("what the command started still runs")
-		}
+	pids := strings.Fields(string(text))
+	if len(pids) != 2 {
+		t.Errorf("processes %q", pids)
 	}
-	if _, err := strconv.Atoi(pid); err != nil {
-		t.Error(err)
+	for _, pid := range pids {
+		for deadline := time.Now().Add(5 * time.Second); ; { // the kernel takes its time
+			state, err := os.ReadFile("/proc/" + pid + "/stat")
+			if errors.Is(err, os.ErrNotExist) || strings.Contains(string(state), ") Z ") {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("what the command started still runs")
+			}
+		}
 	}
 }
 
