@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -143,9 +142,8 @@ func (g *Gateway) freshen(l *link) {
 
 // waiting is how many messages wait for a link, in all lanes.
 func (g *Gateway) waiting(l *link) (n uint64) {
-	name := linkReader + l.name
 	for _, r := range g.queue.Stats().Readers {
-		if r.Name == name || strings.HasPrefix(r.Name, name+"/") {
+		if name, _, isLink := splitReader(r.Name, g.cfg.Queue); isLink && name == l.name {
 			n += r.Waiting
 		}
 	}
