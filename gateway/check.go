@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -44,6 +45,11 @@ func Check(cfg *config.Config) []error {
 		}
 		if _, err := pki.Client(busFiles(b))("device"); err != nil {
 			errs = append(errs, fmt.Errorf("bus %s: %w", name, err))
+		}
+	}
+	for name, load := range busLoads(cfg) {
+		if load > 1 {
+			errs = append(errs, fmt.Errorf("bus %s needs %.2f s for each second: %s", name, load, lessLoad))
 		}
 	}
 	for _, d := range cfg.Devices {
@@ -113,12 +119,40 @@ func Warnings(cfg *config.Config) []string {
 			}
 		}
 	}
+	for name, load := range busLoads(cfg) {
+		if load > 0.7 && load <= 1 {
+			out = append(out, fmt.Sprintf("bus %s is busy for %.0f %% of its time, and has little left for units that do not answer: %s", name, 100*load, lessLoad))
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Buses)) {
 		if warning := warnOfPort(name, modbus.SerialPort(cfg.Buses[name].URL)); warning != "" {
 			out = append(out, warning)
 		}
 	}
 	return out
+}
+
+const lessLoad = "make intervals longer, baud higher, or move devices to another bus"
+
+// busLoads gives the share of time that each serial bus is busy, in the order
+// of their names.
+func busLoads(cfg *config.Config) iter.Seq2[string, float64] {
+	return func(yield func(string, float64) bool) {
+		for _, name := range slices.Sorted(maps.Keys(cfg.Buses)) {
+			var devices []modbus.DeviceConfig
+			for _, d := range cfg.Devices {
+				if d.Adapter == builtInAdapter && d.Bus == name {
+					devices = append(devices, modbusDevice(d))
+				}
+			}
+			bus := cfg.Buses[name].BusConfig
+			bus.TLS = pki.Client(busFiles(cfg.Buses[name]))
+			load, err := modbus.Load(bus, devices)
+			if err == nil && !yield(name, load) { // whoever opens the devices says the error
+				return
+			}
+		}
+	}
 }
 
 const portNames = "/dev/serial/by-id"

@@ -48,6 +48,14 @@ type groupPlan struct {
 // Adapter checks cfg and returns an adapter for one unit of the bus. It does no
 // I/O. Several adapters may use one bus, also for the same unit.
 func (b *Bus) Adapter(cfg DeviceConfig) (southbound.Adapter, error) {
+	a, err := b.adapter(cfg)
+	if err != nil {
+		return nil, err // and no adapter that is not nil
+	}
+	return a, nil
+}
+
+func (b *Bus) adapter(cfg DeviceConfig) (*adapter, error) {
 	if cfg.MaxGap == 0 {
 		cfg.MaxGap = defaultMaxGap
 	}
