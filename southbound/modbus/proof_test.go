@@ -71,7 +71,7 @@ type trial struct {
 	good  atomic.Uint64
 }
 
-func startTrial(t *testing.T, url string, cfg simulator.Config) *trial {
+func startTrial(t *testing.T, url string, cfg simulator.Config, window time.Duration) *trial {
 	t.Helper()
 	server, client := testTLS(t)
 	tr := new(trial)
@@ -82,7 +82,7 @@ func startTrial(t *testing.T, url string, cfg simulator.Config) *trial {
 		t.Fatal(err)
 	}
 	tr.bus, err = modbus.NewBus(modbus.BusConfig{
-		URL: tr.sim.URL(), TLS: client, ResponseTimeout: proofTimeout, LateWindow: proofWindow,
+		URL: tr.sim.URL(), TLS: client, ResponseTimeout: proofTimeout, LateWindow: window,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -102,26 +102,50 @@ var proofTags = []modbus.Tag{
 	{Name: "d", Group: "g", Table: modbus.Holding, Address: 0x0804, Type: "uint64"}, // an echo of which has the right byte count
 }
 
-// sequence is one poll of four requests, each of which may go wrong.
-func (tr *trial) sequence(t *testing.T, unit byte, a southbound.Adapter) {
+// sequence is one poll of four requests, each of which may go wrong. It returns
+// what is wrong with the values that it gave.
+func (tr *trial) sequence(t *testing.T, unit byte, a southbound.Adapter) (wrong error) {
 	before := tr.world.version.Add(1)
 	s, err := a.Open(t.Context())
 	if err != nil {
-		return
+		return nil
 	}
 	defer s.Close()
 	b, err := s.Read(t.Context())
 	if err != nil {
-		return
+		return nil
 	}
 	for i, r := range b.Readings {
 		if r.Quality == southbound.Good {
 			tr.good.Add(1)
-			if err := tr.world.wrong(r.Value, unit, proofTags[i], before); err != nil {
-				t.Error(err)
-			}
+			wrong = errors.Join(wrong, tr.world.wrong(r.Value, unit, proofTags[i], before))
 		} else if r.Value != nil {
-			t.Errorf("%s is %s and %v", r.Tag, r.Quality, r.Value)
+			wrong = errors.Join(wrong, fmt.Errorf("%s is %s and %v", r.Tag, r.Quality, r.Value))
+		}
+	}
+	return wrong
+}
+
+// The window after a timeout is what keeps late answers from being values, and
+// this trial would show it.
+func TestLateWindowIsNeeded(t *testing.T) {
+	for _, tt := range []struct {
+		window    time.Duration
+		sequences int
+	}{{proofWindow, 20}, {time.Millisecond, 500}} {
+		tr := startTrial(t, proofURL(t, "rtu"), simulator.Config{
+			Faults: []simulator.Fault{simulator.Late, simulator.Drop}, FaultRate: 0.7, Late: proofLate,
+		}, tt.window)
+		a, err := tr.bus.Adapter(modbus.DeviceConfig{Unit: 1, Groups: []modbus.Group{{Name: "g", Interval: time.Hour}}, Tags: proofTags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wrong error
+		for i := 0; i < tt.sequences && wrong == nil; i++ {
+			wrong = tr.sequence(t, 1, a)
+		}
+		if (wrong != nil) != (tt.window < proofWindow) {
+			t.Errorf("with a window of %v: %v", tt.window, wrong)
 		}
 	}
 }
@@ -153,7 +177,7 @@ func TestNoFaultSequenceGivesAWrongValue(t *testing.T) {
 			for i := range devices {
 				tr := startTrial(t, proofURL(t, scheme), simulator.Config{
 					Seed: uint64(i + 1), Faults: slices.DeleteFunc(simulator.Faults(), isConnections), FaultRate: 0.3, Late: proofLate,
-				})
+				}, proofWindow)
 				var units sync.WaitGroup
 				for unit := range byte(2) {
 					a, err := tr.bus.Adapter(modbus.DeviceConfig{Unit: unit + 1,
@@ -163,7 +187,9 @@ func TestNoFaultSequenceGivesAWrongValue(t *testing.T) {
 					}
 					units.Go(func() {
 						for left.Add(-1) >= 0 {
-							tr.sequence(t, unit+1, a)
+							if err := tr.sequence(t, unit+1, a); err != nil {
+								t.Error(err)
+							}
 						}
 					})
 				}
@@ -207,7 +233,7 @@ func proofURL(t *testing.T, scheme string) string {
 func TestTheLibrarysHandlerGivesWrongValues(t *testing.T) {
 	tr := startTrial(t, proofURL(t, "rtu"), simulator.Config{
 		Faults: []simulator.Fault{simulator.Late, simulator.Drop}, FaultRate: 0.7, Late: 2 * proofTimeout, // it sleeps before it begins to wait
-	})
+	}, proofWindow)
 	h := goburrow.NewRTUClientHandler(tr.sim.Addr())
 	h.BaudRate, h.Timeout, h.SlaveId, h.Parity = 115200, proofTimeout, 1, "N"
 	defer h.Close()
