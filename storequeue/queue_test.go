@@ -19,12 +19,14 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("STOREQUEUE_CHILD"); dir != "" {
 		child(dir)
 	}
-	if dir := os.Getenv("STOREQUEUE_BACKLOG"); dir != "" {
-		if err := backlogChild(dir); err != nil {
-			fmt.Println("error", err)
-			os.Exit(1)
+	for role, run := range map[string]func(dir string) error{"STOREQUEUE_BACKLOG": backlogChild, "STOREQUEUE_CUT": runCutChild} {
+		if dir := os.Getenv(role); dir != "" {
+			if err := run(dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
-		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }
