@@ -124,7 +124,7 @@ func (g *Gateway) openDisk() error {
 	}
 	g.openClock()
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
-		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged,
+		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, Linger: g.cfg.Queue.CommitLinger, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged,
 		Committed: func(_ int, took time.Duration) { g.latency.Commit.Observe(took) },
 	})
 	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {

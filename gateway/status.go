@@ -41,7 +41,7 @@ func (g *Gateway) Status() admin.Status {
 	st := admin.Status{
 		Gateway: admin.GatewayStatus{ID: g.cfg.Gateway.ID, Version: g.opt.Version, Started: g.started, Epoch: g.queue.Epoch()},
 		Queue: admin.QueueStatus{
-			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Damaged: q.Damaged, Compactions: q.Compactions, CompactedBytes: q.CompactedBytes,
+			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Written: q.Written, Payload: q.Payload, Damaged: q.Damaged, Compactions: q.Compactions, CompactedBytes: q.CompactedBytes,
 			Readers: []admin.ReaderStatus{},
 		},
 		Links: []admin.LinkStatus{}, Devices: []admin.DeviceStatus{},

@@ -76,7 +76,7 @@ func TestReaderLeavesOthersAlone(t *testing.T) {
 	s := q.segments[0]
 	damage := func(seq uint64) {
 		t.Helper()
-		err := s.commit(func(tx *bbolt.Tx) error {
+		err := s.commit(&wear{}, func(tx *bbolt.Tx) error {
 			b := tx.Bucket(bucketRecords)
 			bad := bytes.Clone(b.Get(key(seq)))
 			bad[len(bad)-sumSize-1] ^= 1

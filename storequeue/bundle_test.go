@@ -67,7 +67,7 @@ func TestDamagedBundle(t *testing.T) {
 // which records that holds.
 func damageBundle(t *testing.T, s *segment, at func(value, []byte) int) (first, last uint64) {
 	t.Helper()
-	err := s.commit(func(tx *bbolt.Tx) error {
+	err := s.commit(&wear{}, func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketRecords)
 		c := b.Cursor()
 		c.First()
@@ -82,7 +82,7 @@ func damageBundle(t *testing.T, s *segment, at func(value, []byte) int) (first, 
 		return b.Put(key(last), bad)
 	})
 	if err == nil { // or the damage would be in the last commit, which can be taken back
-		err = s.commit(func(*bbolt.Tx) error { return nil })
+		err = s.commit(&wear{}, func(*bbolt.Tx) error { return nil })
 	}
 	if err != nil {
 		t.Fatal(err)

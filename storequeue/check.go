@@ -19,6 +19,8 @@ type Stats struct {
 	Damaged     uint64   // messages lost to damage, and times a reader left one out
 	Aside       []string // names of damaged files that were put aside
 	AsideBytes  int64    // what they take on the disk, on top of Bytes
+	Written     uint64   // bytes handed to the disk since Open; what the file system adds is not in it
+	Payload     uint64   // bytes of payload among them
 	Readers     []ReaderStats
 
 	Compactions    uint64 // segments rewritten, because most of each was dead
@@ -44,6 +46,7 @@ func (q *Queue) Stats() Stats {
 	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Damaged: q.damaged.Load(), Bytes: q.diskBytes(),
 		Compactions: q.compacted.Load(), CompactedBytes: q.compactedBytes.Load()}
 	st.Aside, st.AsideBytes = aside(q.dir)
+	st.Written, st.Payload = q.wear.written.Load(), q.wear.payload.Load()
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
 	st.Segments = len(q.segments)

@@ -26,6 +26,7 @@ type batch struct {
 	sealed  []byte // the records, if they are encrypted
 	place   []byte // of the record that is being sealed
 	bundles []byte // of the records, while they are written
+	payload int    // bytes of it in buf
 }
 
 type entry struct {
@@ -45,11 +46,13 @@ func (b *batch) add(m *Message, done func(uint64, error)) {
 	b.buf = append(b.buf, 0, 0, 0, 0)
 	e.end = len(b.buf)
 	b.entries = append(b.entries, e)
+	b.payload += len(m.Payload)
 }
 
 func (b *batch) reset() {
 	clear(b.entries[:max(len(b.entries), len(b.calls))])
 	b.buf, b.sealed, b.bundles, b.entries, b.calls = b.buf[:0], b.sealed[:0], b.bundles[:0], b.entries[:0], nil
+	b.payload = 0
 	if cap(b.buf) > 2*maxBatchBytes { // after one giant message
 		b.buf, b.sealed = nil, nil
 	}
@@ -59,6 +62,7 @@ func (b *batch) reset() {
 type filling struct {
 	mu     sync.Mutex // covers the fields below; held for an encoding, never for I/O
 	batch  *batch
+	since  time.Time // when the first message of batch came, if commits linger
 	closed bool
 	work   sync.Cond // the committer waits for something to do
 	room   sync.Cond // submitters wait for a smaller batch
@@ -81,9 +85,9 @@ func (f *filling) close() bool {
 	return true
 }
 
-// next hands the filled batch over for an empty one. It returns nil when the
-// queue is closed and nothing is left.
-func (f *filling) next(empty *batch) *batch {
+// next hands the filled batch over for an empty one, once its first message has
+// waited for so long. It returns nil when the queue is closed and nothing is left.
+func (f *filling) next(empty *batch, linger time.Duration) *batch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for len(f.batch.entries) == 0 && !f.closed {
@@ -92,6 +96,7 @@ func (f *filling) next(empty *batch) *batch {
 	if len(f.batch.entries) == 0 {
 		return nil
 	}
+	f.linger(linger)
 	full := f.batch
 	f.batch = empty
 	f.room.Broadcast()
@@ -119,7 +124,13 @@ func (q *Queue) Submit(m *Message, done func(seq uint64, err error)) {
 		return
 	}
 	f.batch.add(m, done)
-	if len(f.batch.entries) == 1 {
+	switch {
+	case len(f.batch.entries) == 1:
+		if q.cfg.Linger > 0 {
+			f.since = time.Now()
+		}
+		f.work.Signal()
+	case q.cfg.Linger > 0 && f.batch.full():
 		f.work.Signal()
 	}
 	f.mu.Unlock()
@@ -129,7 +140,7 @@ func (q *Queue) Submit(m *Message, done func(seq uint64, err error)) {
 func (q *Queue) commitLoop() {
 	spare := &batch{}
 	for {
-		b := q.filling.next(spare)
+		b := q.filling.next(spare, q.cfg.Linger)
 		if b == nil {
 			return
 		}
@@ -172,6 +183,7 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 	if err == nil {
 		q.committed.Store(first + uint64(len(b.entries)) - 1)
 		q.commits.Add(1)
+		q.wear.payload.Add(uint64(b.payload))
 		q.account(s, b, first)
 		return first, nil
 	}
@@ -208,7 +220,7 @@ func (b *batch) put(records *bbolt.Bucket, buf []byte, first uint64, start int, 
 
 // write is the one transaction that makes a batch durable.
 func (q *Queue) write(s *segment, b *batch, first uint64) error {
-	err := s.commit(func(tx *bbolt.Tx) error {
+	err := s.commit(&q.wear, func(tx *bbolt.Tx) error {
 		records := tx.Bucket(bucketRecords)
 		records.FillPercent = 1.0 // keys only grow
 		buf, err := s.seal.close(b, first)
@@ -309,7 +321,7 @@ func (q *Queue) seal(s *segment) error {
 	if s.sealed {
 		return nil
 	}
-	if err := s.commit(s.putSealed); err != nil {
+	if err := s.commit(&q.wear, s.putSealed); err != nil {
 		return fmt.Errorf("seal segment %s: %w", s.path, err)
 	}
 	q.segMu.Lock()

@@ -20,12 +20,14 @@ import (
 // A real run is recorded, and the power is cut at any moment of it: of what no
 // sync has made certain, any pages, sectors, sizes and names are lost. Whatever
 // is left opens, holds what was acknowledged, in order, and nothing else. Each
-// run begins with what a cut has left of the one before. CUT_SEED repeats a run.
+// run begins with what a cut has left of the one before. CUT_SEED repeats a run,
+// CUT_RUNS makes more or fewer of them.
 func TestCutStates(t *testing.T) {
 	runs, states, steps := 2, 150, 60
 	if os.Getenv("PROVE") != "" {
 		runs, states, steps = 40, 500, 150
 	}
+	fmt.Sscan(os.Getenv("CUT_RUNS"), &runs)
 	seed := rand.Uint64() >> 1
 	fmt.Sscan(os.Getenv("CUT_SEED"), &seed)
 	t.Logf("CUT_SEED=%d", seed)

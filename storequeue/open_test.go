@@ -200,7 +200,7 @@ func TestDamagedRecordIsLeftOut(t *testing.T) {
 	for i := range 9 {
 		mustAppend(t, q, note(i, r))
 	}
-	err := q.segments[0].commit(func(tx *bbolt.Tx) error {
+	err := q.segments[0].commit(&wear{}, func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketRecords)
 		rec := bytes.Clone(b.Get(key(5)))
 		rec[len(rec)-sumSize-1] ^= 1

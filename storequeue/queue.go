@@ -24,13 +24,14 @@ var (
 
 // Config is what Open needs to know. Zero values mean the defaults named here.
 type Config struct {
-	SegmentSize int64        // bytes of a segment file from which the next one begins; default 48 MiB, so that with its last commit it stays under 64 MiB
-	MaxSize     int64        // bytes of disk; default 2 GiB; beyond it Submit answers ErrFull
-	MinFree     int64        // bytes to leave free on the disk; default none
-	Encrypt     bool         // what is written from now on is encrypted; needs Key
-	Key         Key          // the master key of what is encrypted, or is to be
-	MustExist   bool         // a missing queue is ErrMissing instead of a fresh start
-	Logger      *slog.Logger // default: discard
+	SegmentSize int64         // bytes of a segment file from which the next one begins; default 48 MiB, so that with its last commit it stays under 64 MiB
+	MaxSize     int64         // bytes of disk; default 2 GiB; beyond it Submit answers ErrFull
+	Linger      time.Duration // how long the first message of a commit waits for others; default 0: what comes during a commit is the next
+	MinFree     int64         // bytes to leave free on the disk; default none
+	Encrypt     bool          // what is written from now on is encrypted; needs Key
+	Key         Key           // the master key of what is encrypted, or is to be
+	MustExist   bool          // a missing queue is ErrMissing instead of a fresh start
+	Logger      *slog.Logger  // default: discard
 
 	// Damaged is told of each damaged message that a reader leaves out, of the same
 	// one again by every reader and reading that comes to it. It must be quick. Nil:
@@ -69,6 +70,7 @@ type Queue struct {
 	commits   atomic.Uint64
 	refused   atomic.Uint64
 	damaged   atomic.Uint64
+	wear      wear
 
 	filling filling // what waits for the next commit
 

@@ -141,6 +141,7 @@ func (q *Queue) rewrite(s *segment, each func(put func(seq uint64, rec []byte) e
 		return errors.Join(fmt.Errorf("rewrite segment %s: %w", s.path, err), ignoreMissing(os.Remove(made.path)))
 	}
 	s.bytes.Store(made.bytes.Load())
+	q.wear.written.Add(uint64(made.bytes.Load()))
 	return nil
 }
 

@@ -254,15 +254,18 @@ func (s *segment) openBolt(opts *bbolt.Options) error {
 
 // commit runs fn in a transaction, which is on disk when it returns. After an
 // error other than a full disk the file may show what the disk does not hold.
-func (s *segment) commit(fn func(*bbolt.Tx) error) error {
+func (s *segment) commit(w *wear, fn func(*bbolt.Tx) error) error {
 	return s.use(func(db *bbolt.DB) error {
+		var done *bbolt.Tx
 		err := db.Update(func(tx *bbolt.Tx) error {
+			done = tx
 			if err := fn(tx); err != nil {
 				return err
 			}
 			return stamp(tx)
 		})
 		if err == nil {
+			w.add(done, db.Info().PageSize)
 			if err = db.Sync(); err != nil {
 				err = fmt.Errorf("%w: %w", errSync, err)
 			}

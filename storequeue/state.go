@@ -234,10 +234,15 @@ func (q *Queue) commitState(fn func(*bbolt.Tx) error) error {
 	}
 	var own error // fn's, which says nothing about the disk
 	err := guard(func() error {
-		return q.state.db.Update(func(tx *bbolt.Tx) error {
-			own = fn(tx)
+		var done *bbolt.Tx
+		err := q.state.db.Update(func(tx *bbolt.Tx) error {
+			done, own = tx, fn(tx)
 			return own
 		})
+		if err == nil {
+			q.wear.add(done, q.state.db.Info().PageSize)
+		}
+		return err
 	})
 	switch {
 	case err == nil:

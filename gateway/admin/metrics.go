@@ -63,6 +63,8 @@ func (p *page) queue(q *QueueStatus) {
 	p.one("queue_refused_total", "counter", "Messages refused because the queue was full.", q.Refused)
 	p.one("queue_compactions_total", "counter", "Segments rewritten because most of each was dead.", q.Compactions)
 	p.one("queue_compacted_bytes_total", "counter", "Bytes written to rewrite segments.", q.CompactedBytes)
+	p.one("queue_written_bytes_total", "counter", "Bytes that the queue handed to the disk: what wears it.", q.Written)
+	p.one("queue_payload_bytes_total", "counter", "Bytes of payload that the queue took.", q.Payload)
 	p.one("queue_damaged_total", "counter", "Times a damaged message was left out.", q.Damaged)
 }
 

@@ -41,6 +41,8 @@ type QueueStatus struct {
 	Segments int            `json:"segments"`
 	Refused  uint64         `json:"refused"`        // messages refused because it was full
 	Full     string         `json:"full,omitempty"` // why nothing is taken now
+	Written  uint64         `json:"written_bytes"`  // handed to the disk since the start
+	Payload  uint64         `json:"payload_bytes"`  // of the messages among them
 	Damaged  uint64         `json:"damaged"`        // times a damaged message was left out
 	Readers  []ReaderStatus `json:"readers"`
 

@@ -98,9 +98,10 @@ type Access struct {
 
 // Queue is the store in front of the links.
 type Queue struct {
-	MaxSize int64  // bytes of disk
-	MinFree int64  // bytes of disk left to others
-	Lanes   []Lane // at least one; the last takes everything
+	MaxSize      int64         // bytes of disk
+	MinFree      int64         // bytes of disk left to others
+	CommitLinger time.Duration // how long a commit waits for more messages
+	Lanes        []Lane        // at least one; the last takes everything
 }
 
 // A Lane is a class of messages, with limits of its own for each link.
