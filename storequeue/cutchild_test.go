@@ -20,11 +20,13 @@ import (
 //	a SEQ           it was acknowledged
 //	k NAME SEQ      that reader is about to acknowledge up to SEQ
 //	F N, f N        a fact is about to be set, and is set
+//	keys A B        each of these master keys opens the queue
 type cutChild struct {
 	dir   string
 	rnd   *rand.Rand
 	run   uint64
-	early bool // it acknowledges before the commit: a mistake to be found
+	key   uint64 // 0: nothing is encrypted
+	early bool   // it acknowledges before the commit: a mistake to be found
 	q     *Queue
 	all   *Reader
 	few   *Reader // has one in seven, and is slow
@@ -34,7 +36,16 @@ type cutChild struct {
 	err   error
 }
 
-var cutConfig = Config{SegmentSize: 48 << 10}
+// cutConfig opens with the master key of that number.
+func cutConfig(n uint64) Config {
+	cfg := Config{SegmentSize: 48 << 10}
+	if n > 0 {
+		cfg.Encrypt, cfg.Key = true, cutKey(n)
+	}
+	return cfg
+}
+
+func cutKey(n uint64) Key { return Key(fmt.Sprintf("%032d", n)) }
 
 func say(format string, args ...any) { os.Stdout.WriteString(fmt.Sprintf(format+"\n", args...)) }
 
@@ -47,7 +58,11 @@ func runCutChild(dir string) error {
 	if err != nil {
 		return err
 	}
-	c := &cutChild{dir: dir, run: run, rnd: rand.New(rand.NewPCG(run, 2)), early: os.Getenv("STOREQUEUE_EARLY") != ""}
+	key, err := strconv.ParseUint(os.Getenv("STOREQUEUE_KEY"), 10, 64)
+	if err != nil {
+		return err
+	}
+	c := &cutChild{dir: dir, key: key, run: run, rnd: rand.New(rand.NewPCG(run, 2)), early: os.Getenv("STOREQUEUE_EARLY") != ""}
 	if err := c.open(); err != nil {
 		return err
 	}
@@ -67,7 +82,7 @@ func (c *cutChild) failed() error {
 }
 
 func (c *cutChild) open() (err error) {
-	if c.q, err = Open(c.dir, cutConfig); err != nil {
+	if c.q, err = Open(c.dir, cutConfig(c.key)); err != nil {
 		return err
 	}
 	say("open")
@@ -99,14 +114,34 @@ func (c *cutChild) step() error {
 			return err
 		}
 		say("f %d", n)
-	case c.rnd.IntN(4) == 0:
+	case c.rnd.IntN(2) == 0:
 		c.begun.Wait()
 		if err := c.q.Close(); err != nil {
+			return err
+		}
+		if err := c.rekey(); err != nil {
 			return err
 		}
 		return c.open()
 	}
 	return c.failed()
+}
+
+// rekey begins to encrypt, or takes another master key.
+func (c *cutChild) rekey() error {
+	next := c.rnd.Uint64()>>1 + 1
+	switch op := c.rnd.IntN(3); {
+	case op == 0:
+		return nil
+	case c.key > 0:
+		if err := Rekey(c.dir, cutKey(c.key), cutKey(next)); err != nil {
+			return err
+		}
+		say("keys %d %d", c.key, next)
+	}
+	c.key = next
+	say("keys %d %d", next, next)
+	return nil
 }
 
 func (c *cutChild) submit(n int) {
@@ -169,6 +204,7 @@ type ledger struct {
 	runs      map[uint64]uint64 // by sequence: the run that submitted it last
 	said      map[string]uint64 // by reader: what it may have acknowledged
 	set, sets uint64            // the fact that is on disk, and the one that may be
+	keys      [2]uint64         // master keys, each of which opens it
 }
 
 func newLedger() *ledger {
@@ -199,6 +235,8 @@ func (l *ledger) note(run uint64, text string) error {
 			fmt.Sscan(rest, &l.sets)
 		case "f":
 			fmt.Sscan(rest, &l.set)
+		case "keys":
+			fmt.Sscan(rest, &l.keys[0], &l.keys[1])
 		default:
 			return fmt.Errorf("the child says %q", line)
 		}

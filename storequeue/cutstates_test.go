@@ -134,7 +134,7 @@ func (c *cutter) record(steps int) {
 	c.first.shared = memoryDir(c.t)
 	c.run++
 	c.calls = strace(c.t, append(c.env, "STOREQUEUE_CUT="+filepath.Join(c.root, "queue"),
-		fmt.Sprint("STOREQUEUE_RUN=", c.run), fmt.Sprint("STOREQUEUE_STEPS=", steps)), c.inject...)
+		fmt.Sprint("STOREQUEUE_RUN=", c.run), fmt.Sprint("STOREQUEUE_KEY=", c.before.keys[0]), fmt.Sprint("STOREQUEUE_STEPS=", steps)), c.inject...)
 }
 
 // cut goes once through the recorded run and stops at so many moments, each of
@@ -268,6 +268,7 @@ func (c *cutter) inherit(state string, l *ledger) {
 		c.t.Fatal(err)
 	}
 	c.root, c.before = root, l.clone()
+	c.before.keys[0] = l.keys[1] // what a gateway goes on with
 }
 
 func (l *ledger) clone() *ledger {
@@ -278,7 +279,7 @@ func (l *ledger) clone() *ledger {
 
 // check opens what a power cut has left and says what is wrong with it.
 func (l *ledger) check(dir string) error {
-	cfg := cutConfig
+	cfg := cutConfig(l.keys[rand.IntN(2)])
 	cfg.MustExist = l.opened
 	q, err := Open(dir, cfg)
 	if err != nil {
@@ -287,6 +288,9 @@ func (l *ledger) check(dir string) error {
 	defer q.Close()
 	if err := q.Check(); err != nil {
 		return err
+	}
+	if st := q.Stats(); st.Damaged > 0 || len(st.Aside) > 0 {
+		return fmt.Errorf("it is taken for damaged: %d messages, %v aside", st.Damaged, st.Aside)
 	}
 	last := q.Stats().Last
 	if last < l.acked {

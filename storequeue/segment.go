@@ -15,6 +15,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 // A segment is one bbolt file with consecutive records. Bucket "m" holds them
@@ -131,6 +132,25 @@ func renameSynced(from, to string) error {
 		return err
 	}
 	return syncPath(filepath.Dir(to))
+}
+
+// syncFresh puts a file on disk and makes the system read it from there. What a
+// process that was killed left to the system's cache may not be on disk; and when
+// a sync fails, the cache can go on showing what the disk lacks, and the next sync
+// says nothing of it. What the system will not drop, it shows as before.
+func syncFresh(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if err == nil {
+		unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) // at worst it changes nothing
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 func syncPath(path string) error {

@@ -107,6 +107,9 @@ func finish(tmp *os.File, path string, err error) error {
 // what was wrong if its copy had to take its place.
 func settleState(dir string) (why, err error) {
 	path, spare := filepath.Join(dir, stateFile), filepath.Join(dir, stateCopy)
+	if err := syncFresh(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("sync %s: %w", path, err)
+	}
 	last, lastErr := verifyState(path)
 	if errors.Is(lastErr, errInUse) || errors.Is(lastErr, errNewer) {
 		return nil, lastErr

@@ -124,9 +124,8 @@ func unlessDamage(err error) error {
 // commit that was cut off.
 func (q *Queue) openNewest(first uint64, with seal) (*patient, error) {
 	path := segmentPath(q.dir, first)
-	// A process that was killed may have left its last commit to the system's
-	// cache. What is read from here on counts as being on disk.
-	if err := syncPath(path); err != nil {
+	// What is read from here on counts as being on disk.
+	if err := syncFresh(path); err != nil {
 		return nil, fmt.Errorf("sync %s: %w", path, err)
 	}
 	c, taken, err := settle(path, with, first, q.state.known)
