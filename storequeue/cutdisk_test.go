@@ -181,7 +181,7 @@ func (d *disk) change(from, to string, file *inode) {
 }
 
 // begin notes what a sync is about; apply ends it.
-func (d *disk) begin(c *call) {
+func (d *disk) begin(c *systemCall) {
 	o := d.fds[c.number(0)]
 	switch {
 	case o == nil:
@@ -228,7 +228,7 @@ func applyChange(names map[string]*inode, c change) {
 }
 
 // apply does what a call did, when it is over.
-func (d *disk) apply(c *call) error {
+func (d *disk) apply(c *systemCall) error {
 	if c.ret < 0 {
 		return nil
 	}
@@ -265,7 +265,7 @@ func (d *disk) apply(c *call) error {
 	return nil
 }
 
-func (d *disk) open(c *call) {
+func (d *disk) open(c *systemCall) {
 	p := c.path(0)
 	delete(d.fds, c.ret)
 	if !d.inside(p) {
@@ -286,7 +286,7 @@ func (d *disk) open(c *call) {
 	d.fds[c.ret] = &descriptor{path: p, file: f}
 }
 
-func (o *descriptor) do(c *call) {
+func (o *descriptor) do(c *systemCall) {
 	if o.file == nil {
 		return
 	}

@@ -21,9 +21,9 @@ const (
 	cutUnknown = "writev,pwritev,pwritev2,copy_file_range,sendfile,splice,fallocate,truncate,link,linkat,symlink,symlinkat,sync,syncfs,sync_file_range,io_uring_setup"
 )
 
-// A call is one system call. It began at one line of the trace and ended at
+// A systemCall began at one line of the trace and ended at
 // another.
-type call struct {
+type systemCall struct {
 	name   string
 	args   string // as strace writes them, strings in hexadecimal
 	ret    int64
@@ -34,7 +34,7 @@ type call struct {
 
 // strace runs this test binary as a child with env, and returns its calls by
 // their ends. It ends the test where strace is missing.
-func strace(t *testing.T, env []string, more ...string) []call {
+func strace(t *testing.T, env []string, more ...string) []systemCall {
 	t.Helper()
 	path, err := exec.LookPath("strace")
 	if err != nil {
@@ -57,8 +57,8 @@ func strace(t *testing.T, env []string, more ...string) []call {
 	defer os.Remove(trace)
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 64<<20)
-	var calls []call
-	begun := map[string]call{} // by thread
+	var calls []systemCall
+	begun := map[string]systemCall{} // by thread
 	for n := 1; lines.Scan(); n++ {
 		c, whole, err := parseCall(lines.Text(), n, begun)
 		if err != nil {
@@ -75,23 +75,23 @@ func strace(t *testing.T, env []string, more ...string) []call {
 }
 
 // parseCall reads one line; a call that others interrupt has two.
-func parseCall(line string, n int, begun map[string]call) (c call, whole bool, err error) {
+func parseCall(line string, n int, begun map[string]systemCall) (c systemCall, whole bool, err error) {
 	thread, rest, _ := strings.Cut(line, " ")
 	rest = strings.TrimLeft(rest, " ")
 	if strings.HasPrefix(rest, "+++") || strings.HasPrefix(rest, "---") {
-		return call{}, false, nil
+		return systemCall{}, false, nil
 	}
 	if tail, ok := strings.CutPrefix(rest, "<... "); ok {
 		c = begun[thread]
 		_, tail, _ = strings.Cut(tail, " resumed>")
 		rest = c.name + "(" + c.args + tail
 	} else {
-		c = call{began: n}
+		c = systemCall{began: n}
 	}
 	c.ended = n
 	var found bool
 	if c.name, rest, found = strings.Cut(rest, "("); !found {
-		return call{}, false, fmt.Errorf("line %d of the trace: %.100q", n, line)
+		return systemCall{}, false, fmt.Errorf("line %d of the trace: %.100q", n, line)
 	}
 	if args, ok := strings.CutSuffix(rest, " <unfinished ...>"); ok {
 		c.args = args
@@ -100,7 +100,7 @@ func parseCall(line string, n int, begun map[string]call) (c call, whole bool, e
 	}
 	at := strings.LastIndex(rest, " = ")
 	if at < 0 {
-		return call{}, false, fmt.Errorf("line %d of the trace: %.100q", n, line)
+		return systemCall{}, false, fmt.Errorf("line %d of the trace: %.100q", n, line)
 	}
 	c.args = strings.TrimSuffix(strings.TrimRight(rest[:at], " "), ")")
 	ret, _, _ := strings.Cut(rest[at+3:], " ")
@@ -112,15 +112,15 @@ func parseCall(line string, n int, begun map[string]call) (c call, whole bool, e
 }
 
 // parts are a call's arguments.
-func (c *call) parts() []string { return strings.Split(c.args, ", ") }
+func (c *systemCall) parts() []string { return strings.Split(c.args, ", ") }
 
-func (c *call) number(i int) int64 {
+func (c *systemCall) number(i int) int64 {
 	n, _ := strconv.ParseInt(c.parts()[i], 0, 64)
 	return n
 }
 
 // text is an argument that is a string.
-func (c *call) text(i int) []byte {
+func (c *systemCall) text(i int) []byte {
 	s := strings.Trim(c.parts()[i], `"`)
 	b, err := hex.DecodeString(strings.ReplaceAll(s, `\x`, ""))
 	if err != nil {
@@ -130,7 +130,7 @@ func (c *call) text(i int) []byte {
 }
 
 // path is the first or, in a rename, the second path that a call names.
-func (c *call) path(nth int) string {
+func (c *systemCall) path(nth int) string {
 	for i, p := range c.parts() {
 		if strings.HasPrefix(p, `"`) {
 			if nth == 0 {
@@ -143,6 +143,6 @@ func (c *call) path(nth int) string {
 }
 
 // unknown reports a call that the model of the disk does not know.
-func (c *call) unknown() bool {
+func (c *systemCall) unknown() bool {
 	return c.ret >= 0 && slices.Contains(strings.Split(cutUnknown, ","), c.name)
 }
