@@ -71,12 +71,16 @@ var edges = []edge{
 	{"gateway/config", "southbound/modbus", "the buses and tags it builds"},
 	{"gateway/config", "github.com/goccy/go-yaml", "YAML with positions"},
 
+	{"gateway/export", "storequeue", "the messages that it carries"},
+	{"gateway/export", "filippo.io/age", "what leaves the house on a stick may be encrypted"},
+
 	// Who puts it together.
 	{"gateway", "gateway/access", "builds it"},
 	{"gateway", "gateway/admin", "builds it"},
 	{"gateway", "gateway/broker", "builds it"},
 	{"gateway", "gateway/config", "builds from it"},
 	{"gateway", "gateway/enrol", "renews certificates of links"},
+	{"gateway", "gateway/export", "takes in what another gateway exported"},
 	{"gateway", "gateway/mqtt", "topics of state and commands"},
 	{"gateway", "gateway/pki", "builds it"},
 	{"gateway", "northbound", "builds it"},
@@ -101,6 +105,7 @@ var edges = []edge{
 	{"cmd/headgate", "gateway/admin", "asks the running gateway"},
 	{"cmd/headgate", "gateway/client", "headgate pub, headgate sub"},
 	{"cmd/headgate", "gateway/config", "headgate check"},
+	{"cmd/headgate", "gateway/export", "headgate queue export, headgate queue import"},
 	{"cmd/headgate", "gateway/mqtt", "the packets of pub and sub"},
 	{"cmd/headgate", "gateway/pki", "headgate cert"},
 	{"cmd/headgate", "northbound", "headgate verify"},
@@ -129,6 +134,7 @@ var testEdges = []edge{
 	{"gateway/broker", "gateway/client", "a client"},
 	{"gateway/broker", "gateway/pki", "certificates for its listeners"},
 	{"gateway", "gateway/client", "clients and a cloud from outside"},
+	{"gateway", "filippo.io/age", "a key for what is carried"},
 	{"gateway", "southbound/modbus/simulator", "a device to read"},
 	{"gateway", "github.com/eclipse/paho.golang", "a client that shares no code with the broker"},
 	{"packaging", "gateway/config", "the configuration as shipped loads"},

@@ -34,6 +34,7 @@ import (
 	"github.com/headgate-io/headgate/gateway/admin"
 	"github.com/headgate-io/headgate/gateway/broker"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/gateway/mqtt"
 	"github.com/headgate-io/headgate/gateway/pki"
 	"github.com/headgate-io/headgate/southbound"
 	"github.com/headgate-io/headgate/southbound/modbus"
@@ -84,6 +85,8 @@ type Gateway struct {
 	saidAll   time.Time          // used by announceLosses
 	latency   admin.Latency
 
+	requeueing sync.Mutex // one at a time
+
 	reloading sync.Mutex     // one at a time; covers inForce
 	inForce   *config.Config // cfg, with what reloads have changed
 }
@@ -98,7 +101,7 @@ func New(cfg *config.Config, opt Options) (*Gateway, error) {
 	for _, w := range Warnings(cfg) {
 		g.log.Warn(w)
 	}
-	for _, step := range []func() error{g.openDisk, g.openAccess, g.openLinks, g.openBroker, g.openDevices} {
+	for _, step := range []func() error{g.openDisk, g.tellAudit, g.openAccess, g.openLinks, g.openBroker, g.openDevices} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, g.Close())
 		}
@@ -124,7 +127,7 @@ func (g *Gateway) openDisk() error {
 	}
 	g.openClock()
 	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
-		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, Linger: g.cfg.Queue.CommitLinger, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged,
+		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, Linger: g.cfg.Queue.CommitLinger, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged, Match: mqtt.Match,
 		Committed: func(_ int, took time.Duration) { g.latency.Commit.Observe(took) },
 	})
 	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {
@@ -273,7 +276,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		group.Go(func() error { return d.Run(ctx) })
 	}
 	socket := admin.Server{
-		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Clients: g.clients, Latency: &g.latency, Reload: g.Reload, Ready: g.ready, Logger: g.log,
+		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Clients: g.clients, Queue: &backlog{g: g, source: "gateway"}, Latency: &g.latency, Reload: g.Reload, Ready: g.ready, Logger: g.log,
 	}
 	group.Go(func() error { return socket.Run(ctx) })
 	group.Go(func() error { return g.announce(ctx) })

@@ -30,6 +30,19 @@ type link struct {
 }
 
 func (g *Gateway) openLinks() error {
+	if err := g.makeLinks(); err != nil {
+		return err
+	}
+	for _, l := range g.links {
+		if _, err := g.requeue(l); err != nil {
+			return err
+		}
+	}
+	return g.forgetLinks()
+}
+
+// makeLinks changes nothing on disk but that a new link gets its readers.
+func (g *Gateway) makeLinks() error {
 	for _, cfg := range g.cfg.Northbound {
 		lanes, err := g.openLanes(cfg.Name)
 		if err != nil {
@@ -43,15 +56,12 @@ func (g *Gateway) openLinks() error {
 			name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, quarantine: quarantine,
 			tls: g.credentials(cfg), renewer: g.renewer(cfg),
 		}
-		if err := g.requeue(l); err != nil {
-			return err
-		}
 		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), lanes.sources(g.cfg.Queue)...); err != nil {
 			return fmt.Errorf("%w: %w", ErrSetup, err)
 		}
 		g.links = append(g.links, l)
 	}
-	return g.forgetLinks()
+	return nil
 }
 
 // forgetLinks looks after links that are no longer configured. What still waits

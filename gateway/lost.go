@@ -27,7 +27,7 @@ type loss struct {
 	Link   string   `json:"link,omitempty"`   // none with damaged: whom they were for cannot be read
 	Lane   string   `json:"lane,omitempty"`   // of the link, if there is more than one
 	Client string   `json:"client,omitempty"` // of the local broker; "*": of many
-	Reason string   `json:"reason"`           // forbidden, expired, refused, max_size, max_age, damaged or state; of a client session_queue
+	Reason string   `json:"reason"`           // forbidden, expired, refused, max_size, max_age, damaged, dropped or state; of a client session_queue
 	Count  uint64   `json:"count"`
 	Topics []string `json:"topics"` // the first ten; none with damaged
 	From   int64    `json:"from"`   // when the first and the last of them was accepted, Unix milliseconds

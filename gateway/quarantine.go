@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/headgate-io/headgate/northbound"
 	"github.com/headgate-io/headgate/storequeue"
 )
 
 // What a cloud refuses for good is kept in the queue for a reader of its own,
-// and tried again at the next start: by then somebody may have mended the
-// cloud's access list.
+// and tried again at the next start, or when somebody says so: by then the
+// cloud's access list may be mended.
 const (
 	quarantineReader = "quarantine/"
 	maxQuarantine    = 10_000 // messages a link; beyond it they are lost, and announced
@@ -37,14 +38,20 @@ func (g *Gateway) dropped(l *link, m storequeue.Message, why northbound.Drop) {
 	lane.Drop(&m, storequeue.Reason(why.String())) // counted when the cursor passes it
 }
 
-// requeue gives a link what was quarantined before this start. The messages
-// get new sequence numbers: the cloud never took them under the old ones.
-func (g *Gateway) requeue(l *link) error {
-	n := 0
+// requeue gives a link what was quarantined until now, and tells how many
+// messages that were. They get new sequence numbers: the cloud never took them
+// under the old ones.
+func (g *Gateway) requeue(l *link) (n int, err error) {
+	g.requeueing.Lock()
+	defer g.requeueing.Unlock()
+	upto := g.queue.Stats().Last // what is refused again from now on stays aside
 	for after := l.quarantine.Acked(); ; {
 		msgs, err := l.quarantine.Poll(after, 256)
 		if err != nil {
-			return err
+			return n, err
+		}
+		if i := slices.IndexFunc(msgs, func(m storequeue.Message) bool { return m.Seq > upto }); i >= 0 {
+			msgs = msgs[:i]
 		}
 		if len(msgs) == 0 {
 			break
@@ -58,16 +65,16 @@ func (g *Gateway) requeue(l *link) error {
 			g.log.Warn("no room to try again what the cloud refused: it stays aside", "link", l.name, "error", err)
 			break
 		}
-		if err != nil {
-			return fmt.Errorf("requeue for link %s: %w", l.name, err)
+		if err == nil {
+			err = l.quarantine.Checkpoint(after)
 		}
-		if err := l.quarantine.Checkpoint(after); err != nil {
-			return fmt.Errorf("requeue for link %s: %w", l.name, err)
+		if err != nil {
+			return n, fmt.Errorf("requeue for link %s: %w", l.name, err)
 		}
 		n += len(msgs)
 	}
 	if n > 0 {
-		g.log.Warn("messages that the cloud refused before this start are tried again", "link", l.name, "messages", n)
+		g.log.Warn("messages that the cloud refused before are tried again", "link", l.name, "messages", n)
 	}
-	return nil
+	return n, nil
 }

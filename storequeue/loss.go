@@ -30,7 +30,8 @@ const (
 	ReasonAge     Reason = "max_age"
 	ReasonExpired Reason = "expired" // at its publisher's wish
 	ReasonDamaged Reason = "damaged"
-	ReasonState   Reason = "state" // no message: readers, and what they keep, are as they were a minute earlier
+	ReasonDropped Reason = "dropped" // by a person
+	ReasonState   Reason = "state"   // no message: readers, and what they keep, are as they were a minute earlier
 )
 
 // merge counts more of the same.

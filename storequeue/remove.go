@@ -103,6 +103,16 @@ func (r *Reader) Remove(sel Selection, upto uint64, changes func(Loss) []Change)
 	return t.loss, nil
 }
 
+// Lose counts what r will not get, until it is announced. On disk when it
+// returns. Called by changes of Remove, a crash announces too much rather than
+// nothing.
+func (r *Reader) Lose(l Loss) error {
+	r.mu.Lock()
+	r.lose(&l)
+	r.mu.Unlock()
+	return r.q.putAll([]*Reader{r})
+}
+
 // A tally is what a removal would take.
 type tally struct {
 	removal removal
@@ -192,6 +202,9 @@ func (r *Reader) storeRemoval(t *tally, changes func(Loss) []Change) error {
 		return fmt.Errorf("%d removals stand before it: wait until the reader has passed them, or remove without a filter", n)
 	}
 	value, err := json.Marshal(t.removal)
+	if err == nil {
+		err = r.q.Err()
+	}
 	if err != nil {
 		return err
 	}

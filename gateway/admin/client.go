@@ -19,6 +19,8 @@ var ErrNotRunning = errors.New("the gateway is not running")
 const (
 	maxAnswer = 64 << 20 // bytes a client reads of an answer
 	patience  = 30 * time.Second
+
+	longPatience = 10 * time.Minute // with what goes through a whole backlog
 )
 
 // GetStatus asks the gateway behind socket.
@@ -40,8 +42,16 @@ func GetStatus(ctx context.Context, socket string) (Status, error) {
 
 // ask sends a request; the caller closes the answer's body.
 func ask(ctx context.Context, socket, method, path string) (*http.Response, error) {
+	return askWith(ctx, socket, method, path, nil)
+}
+
+func askWith(ctx context.Context, socket, method, path string, body io.Reader) (*http.Response, error) {
+	timeout := patience
+	if body != nil {
+		timeout = longPatience
+	}
 	client := http.Client{
-		Timeout: patience,
+		Timeout: timeout,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -49,7 +59,7 @@ func ask(ctx context.Context, socket, method, path string) (*http.Response, erro
 			DisableKeepAlives: true,
 		},
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, body)
 	if err != nil {
 		return nil, err
 	}

@@ -52,15 +52,17 @@ func withCaller(ctx context.Context, conn net.Conn) context.Context {
 		conn = g.Conn
 	}
 	if p, ok := conn.(*peer); ok {
-		ctx = context.WithValue(ctx, callerKey{}, fmt.Sprintf("uid %d", p.uid))
+		ctx = context.WithValue(ctx, callerKey{}, p.uid)
 	}
 	return ctx
 }
 
-// caller is who asked, for the log.
-func caller(ctx context.Context) string {
-	who, _ := ctx.Value(callerKey{}).(string)
-	return who
+// Caller is who asked, for the log: over the socket, or else this process.
+func Caller(ctx context.Context) string {
+	if uid, known := ctx.Value(callerKey{}).(uint32); known {
+		return fmt.Sprintf("uid %d", uid)
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
 }
 
 // mayAsk is true for root, for the gateway's own user and for members of its

@@ -78,7 +78,7 @@ func AskReload(ctx context.Context, socket string, dry bool) (Reload, error) {
 // reload answers POST /v1/reload.
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
 	dry := r.URL.Query().Get("dry_run") == "true"
-	report, err := s.Reload(caller(r.Context()), dry)
+	report, err := s.Reload(Caller(r.Context()), dry)
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
 		w.WriteHeader(http.StatusUnprocessableEntity)

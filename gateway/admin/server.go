@@ -20,6 +20,7 @@ type Server struct {
 	Address string // host:port; empty: none
 	Status  func() Status
 	Clients func() []Client // by client id
+	Queue   Queue           // nil: nothing can be asked about it
 	Latency *Latency
 	Reload  func(by string, dry bool) (Reload, error) // its error has every problem
 	Ready   func() error                              // nil: listeners are up and the queue takes messages
@@ -105,6 +106,9 @@ func (s *Server) routes() *http.ServeMux {
 		json.NewEncoder(w).Encode(s.Clients())
 	})
 	mux.HandleFunc("POST /v1/reload", s.reload)
+	if s.Queue != nil {
+		s.queueRoutes(mux)
+	}
 	return mux
 }
 
