@@ -88,15 +88,6 @@ func (c *clock) note(seq uint64, by time.Duration) {
 	c.dirty = true
 }
 
-// forget drops the steps that are before every message.
-func (c *clock) forget(first uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := len(c.steps)
-	c.steps = slices.DeleteFunc(c.steps, func(s step) bool { return s.seq < first })
-	c.dirty = c.dirty || len(c.steps) < n
-}
-
 // age is how long ago the message at seq was accepted, at the time then.
 func (c *clock) age(seq uint64, then, now time.Time) time.Duration {
 	c.mu.Lock()
