@@ -67,8 +67,9 @@ func TestSerialLineIsUsedWell(t *testing.T) {
 	if _, err := s.Read(t.Context()); err != nil { // connects
 		t.Fatal(err)
 	}
-	start := time.Now()
+	took := time.Hour // the quickest: the machine may have other things to do
 	for range polls {
+		start := time.Now()
 		batch, err := s.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -76,11 +77,11 @@ func TestSerialLineIsUsedWell(t *testing.T) {
 		if last := batch.Readings[1]; last.Value != uint64(124) {
 			t.Fatalf("%+v", last)
 		}
+		took = min(took, time.Since(start))
 	}
-	took := time.Since(start) / polls
 	wire := time.Duration(8+5+250) * 11 * time.Second / baud
 	t.Logf("%v a poll, %v of it on the wire: %.2f times", took, wire, float64(took)/float64(wire))
-	if took > wire*13/10 && !busyMachine {
+	if took > wire*13/10 {
 		t.Errorf("%v a poll is more than 1.3 times the %v on the wire", took, wire)
 	}
 	if got := b.Stats().Requests; got != polls+1 {

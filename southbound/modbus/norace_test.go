@@ -1,5 +1,0 @@
-//go:build !race
-
-package modbus_test
-
-const busyMachine = false

@@ -1,6 +1,0 @@
-//go:build race
-
-package modbus_test
-
-// busyMachine: times mean nothing.
-const busyMachine = true
