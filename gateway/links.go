@@ -108,21 +108,27 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 
 func routes(in []config.Route) []northbound.Route {
 	var out []northbound.Route
+	retain := map[config.Retain]northbound.Retain{config.Keep: northbound.RetainKeep, config.Clear: northbound.RetainClear}
 	for _, r := range in {
-		out = append(out, northbound.Route{Topics: r.Topics, Except: r.Except, QoS: r.QoS, Strip: r.Strip, Prefix: r.Prefix})
+		out = append(out, northbound.Route{
+			Topics: r.Topics, Except: r.Except, QoS: r.QoS, Retain: retain[r.Retain], Strip: r.Strip, Prefix: r.Prefix,
+		})
 	}
 	return out
 }
 
 // outbound marks a message for each link that has a route for it and may have
-// it. The rules are asked again before it is sent.
-func (g *Gateway) outbound(topic string, marks []storequeue.Mark) []storequeue.Mark {
+// it; what a link brought does not go back to where it came from. The rules are
+// asked again before it is sent.
+func (g *Gateway) outbound(m *storequeue.Message) {
 	for _, l := range g.links {
-		if qos, ok := l.Wants(topic); ok && g.gate.Allow(l.identity, access.Subscribe, topic) {
-			marks = append(marks, storequeue.Mark{Reader: l.lanes.of(topic, g.cfg.Queue).ID(), QoS: qos})
+		if m.From == l.identity.Name {
+			continue
+		}
+		if qos, ok := l.Wants(m.Topic); ok && g.gate.Allow(l.identity, access.Subscribe, m.Topic) {
+			m.For = append(m.For, storequeue.Mark{Reader: l.lanes.of(m.Topic, g.cfg.Queue).ID(), QoS: qos})
 		}
 	}
-	return marks
 }
 
 // receive publishes what a cloud sent under the link's own identity. What no

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -36,14 +37,21 @@ func (g *Gateway) Reload(by string, dry bool) (admin.Reload, error) {
 	g.gate.SetRules(rules)
 	g.broker.SetLimits(brokerLimits(adopted))
 	g.queue.SetSize(adopted.Queue.MaxSize, adopted.Queue.MinFree)
-	for _, l := range g.links {
+	for i, l := range g.links {
 		l.lanes.limit(adopted.Queue)
+		if old, now := g.inForce.Northbound[i], adopted.Northbound[i]; !sameRoutes(old.Send, now.Send) || !sameRoutes(old.Receive, now.Receive) {
+			l.SetRoutes(routes(now.Send), routes(now.Receive))
+		}
 	}
 	g.inForce = adopted
 	g.broker.Recheck() // roles may have changed
 	g.log.Info("configuration reloaded", "event", "reload", "by", by,
 		"applied", paths(report.Applied), "needs_restart", paths(report.Restart))
 	return report, nil
+}
+
+func sameRoutes(a, b []config.Route) bool {
+	return slices.EqualFunc(a, b, func(x, y config.Route) bool { return reflect.DeepEqual(x, y) })
 }
 
 // brief is the first of what is wrong, in one line, for the log.

@@ -37,6 +37,7 @@ type cloud struct {
 	acked    map[string]bool    // by hg-id
 	order    []string           // hg-ids as acknowledged
 	subs     []packets.SubOptions
+	unsubs   []string
 	pubacks  []uint16 // from the link
 	states   []string
 	byes     []byte // codes of DISCONNECT
@@ -130,6 +131,11 @@ func (c *cloudConn) packet() bool {
 		c.mu.Unlock()
 		s := &packets.Suback{PacketID: p.PacketID, Properties: &packets.Properties{}, Reasons: make([]byte, len(p.Subscriptions))}
 		c.send(s)
+	case *packets.Unsubscribe:
+		c.mu.Lock()
+		c.unsubs = append(c.unsubs, p.Topics...)
+		c.mu.Unlock()
+		c.send(&packets.Unsuback{PacketID: p.PacketID, Properties: &packets.Properties{}, Reasons: make([]byte, len(p.Topics))})
 	case *packets.Publish:
 		return c.publish(p)
 	case *packets.Puback:

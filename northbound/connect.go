@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ type connection struct {
 	maxSize int         // of a packet to the server
 	retain  bool        // the server takes retained messages
 	qos1    bool        // the server takes QoS 1
+	state   string      // where the cloud learns that the gateway is there; empty: nowhere
 }
 
 const (
@@ -91,7 +94,11 @@ func (l *Link) serve(ctx, life context.Context, c *connection) error {
 	stop()
 	switch anew := <-renewed; {
 	case life.Err() == nil && anew && ctx.Err() == nil && !errors.Is(err, errSource):
-		leave(life, c, packets.DisconnectNormalDisconnection) // nobody is to hear of it: no will
+		code := byte(packets.DisconnectNormalDisconnection) // nobody is to hear of it: no will
+		if state, _, _ := l.stateTopic(); state != c.state {
+			code = packets.DisconnectDisconnectWithWillMessage // it is told elsewhere from now on
+		}
+		leave(life, c, code)
 		err = errRenewed
 	case life.Err() == nil:
 		leave(life, c, packets.DisconnectDisconnectWithWillMessage) // [MQTT-3.14.4]
@@ -201,7 +208,11 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 		EnableManualAcknowledgment: true,
 		SendAcksInterval:           ackInterval,
 	})
-	ack, err := c.client.Connect(ctx, l.hello())
+	hello := l.hello()
+	if w := hello.WillMessage; w != nil {
+		c.state = w.Topic
+	}
+	ack, err := c.client.Connect(ctx, hello)
 	if ack != nil && ack.ReasonCode >= 0x80 {
 		l.plainWill = l.plainWill || ack.ReasonCode == packets.ConnackRetainNotSupported
 		return nil, &connackError{ack.ReasonCode, ack.Properties.ReasonString, l.cfg.ClientID}
@@ -210,12 +221,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 }
 
 func (l *Link) sendsQoS1() bool {
-	for i := range l.cfg.Send {
-		if l.cfg.Send[i].qos() > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(l.routes.Load().send, func(r Route) bool { return r.qos() > 0 })
 }
 
 // begin notes what the server allows and makes the window for it.
@@ -294,7 +300,7 @@ func (l *Link) hello() *paho.Connect {
 // and routes let it.
 func (l *Link) stateTopic() (topic string, qos byte, ok bool) {
 	topic = "hg/" + l.cfg.Gateway + "/state"
-	r := l.find(l.cfg.Send, topic)
+	r := l.find(l.routes.Load().send, topic)
 	if r == nil || !l.cfg.Leaves(topic) {
 		return "", 0, false
 	}
@@ -326,15 +332,24 @@ func (l *Link) greet(ctx context.Context, c *connection) error {
 }
 
 func (l *Link) subscribe(ctx context.Context, c *connection) error {
+	if err := l.unsubscribe(ctx, c); err != nil {
+		return err
+	}
 	var subs []paho.SubscribeOptions
-	for i := range l.cfg.Receive {
-		r := &l.cfg.Receive[i]
+	receive := l.routes.Load().receive
+	for i := range receive {
+		r := &receive[i]
+		handling := byte(2) // a command kept from yesterday is not a command
+		if r.Retain != RetainUsual {
+			handling = 1 // once for a session
+		}
 		for _, f := range r.Topics {
 			shared := strings.HasPrefix(f, "$share/")
 			subs = append(subs, paho.SubscribeOptions{
 				Topic: f, QoS: r.qos(),
-				NoLocal:        !shared, // [MQTT-3.8.3-4]
-				RetainHandling: 2,       // a command kept from yesterday is not a command
+				NoLocal:           !shared, // [MQTT-3.8.3-4]
+				RetainAsPublished: r.Retain == RetainKeep,
+				RetainHandling:    handling,
 			})
 		}
 	}
@@ -352,6 +367,28 @@ func (l *Link) subscribe(ctx context.Context, c *connection) error {
 		}
 	}
 	return nil
+}
+
+// unsubscribe ends the subscriptions that SetRoutes took away: the session at
+// the cloud still has them.
+func (l *Link) unsubscribe(ctx context.Context, c *connection) error {
+	l.staleMu.Lock()
+	gone := slices.Sorted(maps.Keys(l.stale))
+	clear(l.stale)
+	l.staleMu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	ack, err := c.client.Unsubscribe(ctx, &paho.Unsubscribe{Topics: gone})
+	if ack != nil {
+		return nil
+	}
+	l.staleMu.Lock()
+	defer l.staleMu.Unlock()
+	for _, f := range gone {
+		l.stale[f] = true
+	}
+	return err
 }
 
 // answered counts a PUBACK.

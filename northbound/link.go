@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate-io/headgate/storequeue"
@@ -42,7 +44,7 @@ type Config struct {
 	MaxPause       time.Duration // between attempts to connect; default 1 min
 	InFlight       int           // bound of unanswered messages beside the server's; default 1000
 
-	Send, Receive []Route
+	Send, Receive []Route // to begin with: see SetRoutes
 
 	// Match is asked for each message and must be safe for concurrent use.
 	Match func(filter, topic string) bool
@@ -83,7 +85,11 @@ type Link struct {
 	ownPrefix string // of every hg-id of this gateway
 	idPrefix  string // of those we give
 
-	fresh chan struct{} // Reconnect to serve
+	fresh  chan struct{} // Reconnect to serve
+	routes atomic.Pointer[routing]
+
+	staleMu sync.Mutex      // covers stale
+	stale   map[string]bool // filters that are subscribed to no more, as long as the cloud does not know
 
 	plainWill bool // a server refused the retained will; used by connect
 
@@ -110,7 +116,8 @@ func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	cfg.InFlight = min(cfg.InFlight, maxInFlight)
-	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes)), fresh: make(chan struct{}, 1)}
+	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes)), fresh: make(chan struct{}, 1), stale: map[string]bool{}}
+	l.routes.Store(&routing{cfg.Send, cfg.Receive})
 	for i := range l.redo {
 		l.redo[i] = newRedo()
 	}

@@ -40,8 +40,8 @@ var errName = errors.New("a name is empty or too long for MQTT")
 
 // publication prepares m for a route. props is room to use.
 func (l *Link) publication(m *storequeue.Message, r *Route, now time.Time, props []byte) (publication, error) {
-	p := publication{topic: r.rename(m.Topic), qos: r.qos(), retain: m.Retain, props: props[:0], body: m.Payload}
-	reply := l.replyTopic(l.cfg.Receive, m.ResponseTopic)
+	p := publication{topic: r.rename(m.Topic), qos: r.qos(), retain: m.Retain && r.Retain != RetainClear, props: props[:0], body: m.Payload}
+	reply := l.replyTopic(l.routes.Load().receive, m.ResponseTopic)
 	if p.topic == "" || len(p.topic) > maxString || len(reply) > maxString {
 		return p, errName
 	}

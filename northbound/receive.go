@@ -41,17 +41,12 @@ func (l *Link) receive(life context.Context, p paho.PublishReceived, fail func(e
 // inbound turns a packet into a local message, or says no to one that must not
 // come in.
 func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
-	for _, u := range p.Properties.User {
-		if u.Key == propID && strings.HasPrefix(u.Value, l.ownPrefix) {
-			l.status.looped.Add(1)
-			if muted, ok := l.status.loopLog.allow(); ok {
-				l.log.Warn("the cloud sends our own messages back: separate the topics of send and receive", "topic", p.Topic, "muted", muted)
-			}
-			return m, false
-		}
+	if l.loops(p) {
+		return m, false
 	}
-	r := l.find(l.cfg.Receive, p.Topic)
-	if r == nil || p.Retain || r.rename(p.Topic) == "" {
+	routes := l.routes.Load()
+	r := l.find(routes.receive, p.Topic)
+	if r == nil || p.Retain && r.Retain == RetainUsual || r.rename(p.Topic) == "" {
 		l.status.unwanted.Add(1)
 		if muted, ok := l.status.unwantedLog.allow(); ok {
 			l.log.Warn("message from the cloud dropped: retained, or of no receive route", "topic", p.Topic, "retained", p.Retain, "muted", muted)
@@ -60,9 +55,9 @@ func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
 	}
 	now := time.Now()
 	m = storequeue.Message{
-		Time: now, Topic: r.rename(p.Topic), Payload: p.Payload, QoS: p.QoS, From: "link:" + l.cfg.Name,
+		Time: now, Topic: r.rename(p.Topic), Payload: p.Payload, QoS: p.QoS, Retain: p.Retain && r.Retain == RetainKeep, From: "link:" + l.cfg.Name,
 		ContentType: p.Properties.ContentType, CorrelationData: p.Properties.CorrelationData,
-		ResponseTopic: l.replyTopic(l.cfg.Send, p.Properties.ResponseTopic),
+		ResponseTopic: l.replyTopic(routes.send, p.Properties.ResponseTopic),
 		Text:          p.Properties.PayloadFormat != nil && *p.Properties.PayloadFormat == 1,
 	}
 	if s := p.Properties.MessageExpiry; s != nil {
@@ -72,4 +67,28 @@ func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
 		m.Properties = append(m.Properties, storequeue.Property{Key: u.Key, Value: u.Value})
 	}
 	return m, true
+}
+
+// maxHops is how many gateways a message may have come through. Each puts its
+// hg-id before those of the others, so that they are the way it took.
+const maxHops = 4
+
+// loops reports whether a message was here before, or has come through so many
+// gateways that something is wrong with their routes.
+func (l *Link) loops(p *paho.Publish) bool {
+	hops := 0
+	for _, u := range p.Properties.User {
+		if u.Key != propID {
+			continue
+		}
+		if hops++; hops <= maxHops && !strings.HasPrefix(u.Value, l.ownPrefix) {
+			continue
+		}
+		l.status.looped.Add(1)
+		if muted, ok := l.status.loopLog.allow(); ok {
+			l.log.Warn("a message runs in a circle and is dropped: separate the topics of send and receive", "topic", p.Topic, "hg-id", u.Value, "muted", muted)
+		}
+		return true
+	}
+	return false
 }

@@ -1,6 +1,9 @@
 package northbound
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // A Route says which topics pass and under what name. Placeholders are already
 // replaced. Topics and Except are filters on the name before renaming; Strip
@@ -8,8 +11,19 @@ import "strings"
 type Route struct {
 	Topics, Except []string
 	QoS            byte // at most; above 1 counts as 1
+	Retain         Retain
 	Strip, Prefix  string
 }
+
+// Retain says what becomes of retained messages.
+type Retain byte
+
+// The three ways.
+const (
+	RetainUsual Retain = iota // sent as they are; of what the cloud had retained before, nothing is taken
+	RetainKeep                // they stay retained on the other side
+	RetainClear               // they pass as if they were not
+)
 
 func (r *Route) qos() byte { return min(r.QoS, 1) }
 
@@ -47,6 +61,19 @@ func (r *Route) original(topic string) (string, bool) {
 	return r.Strip + rest, ok
 }
 
+// Find tells which of the routes takes a topic, the first that does or -1, and
+// its name on the other side.
+func Find(routes []Route, match func(filter, topic string) bool, topic string) (i int, name string) {
+	i = slices.IndexFunc(routes, func(r Route) bool { return r.takes(match, topic) })
+	if i < 0 {
+		return i, ""
+	}
+	return i, routes[i].rename(topic)
+}
+
+// routing is what a link has for routes at a time.
+type routing struct{ send, receive []Route }
+
 // find returns the first route that takes a topic, or nil.
 func (l *Link) find(routes []Route, topic string) *Route {
 	for i := range routes {
@@ -60,11 +87,32 @@ func (l *Link) find(routes []Route, topic string) *Route {
 // Wants reports whether a send route takes a topic, and at which QoS it would
 // be sent. It is pure and does not allocate. Access rules are asked elsewhere.
 func (l *Link) Wants(topic string) (qos byte, ok bool) {
-	r := l.find(l.cfg.Send, topic)
+	r := l.find(l.routes.Load().send, topic)
 	if r == nil {
 		return 0, false
 	}
 	return r.qos(), true
+}
+
+// SetRoutes replaces the routes. What waits goes by the new ones. A connection
+// is replaced, as with Reconnect, so that its subscriptions and its will fit.
+func (l *Link) SetRoutes(send, receive []Route) {
+	old := l.routes.Swap(&routing{send, receive})
+	l.staleMu.Lock()
+	for i := range old.receive {
+		for _, f := range old.receive[i].Topics {
+			if !subscribes(receive, f, old.receive[i].Retain) {
+				l.stale[f] = true
+			}
+		}
+	}
+	l.staleMu.Unlock()
+	l.Reconnect()
+}
+
+// subscribes reports whether the routes subscribe to exactly f.
+func subscribes(routes []Route, f string, retain Retain) bool {
+	return slices.ContainsFunc(routes, func(r Route) bool { return r.Retain == retain && slices.Contains(r.Topics, f) })
 }
 
 // replyTopic translates a response topic: what is published there on this side
@@ -75,7 +123,7 @@ func (l *Link) replyTopic(back []Route, topic string) string {
 		return ""
 	}
 	for i := range back {
-		if t, ok := back[i].original(topic); ok && l.find(back, t) == &back[i] {
+		if t, ok := back[i].original(topic); ok && back[i].rename(t) == topic && l.find(back, t) == &back[i] {
 			return t
 		}
 	}

@@ -140,7 +140,7 @@ func (s *sender) send(lane int, m *storequeue.Message) {
 	l := s.link
 	redo := &l.redo[lane]
 	now := time.Now()
-	route := l.find(l.cfg.Send, m.Topic)
+	route := l.find(l.routes.Load().send, m.Topic)
 	switch redo.verdict(m) {
 	case sendDone:
 		s.window.add(lane, m.Seq, slotDone)

@@ -163,7 +163,8 @@ func TestTooLarge(t *testing.T) {
 
 // What we encode is what the MQTT library reads, at every length of the header.
 func TestPublicationOnTheWire(t *testing.T) {
-	l := &Link{cfg: Config{Match: equal, Receive: []Route{{Topics: []string{"far/r"}, Strip: "far/", Prefix: ""}}}, idPrefix: "gw/7/", ownPrefix: "gw/"}
+	l := &Link{cfg: Config{Match: equal}, idPrefix: "gw/7/", ownPrefix: "gw/"}
+	l.routes.Store(&routing{receive: []Route{{Topics: []string{"far/r"}, Strip: "far/"}}})
 	now := time.UnixMilli(1763776800000)
 	for _, n := range []int{0, 1, 60, 100, 127, 128, 16300, 16384, 70000, 2_100_000} {
 		m := storequeue.Message{
@@ -249,7 +250,7 @@ func TestPropertiesTravel(t *testing.T) {
 			*pp.PayloadFormat != 1 || *pp.MessageExpiry != 91 {
 			t.Errorf("got %v", pp)
 		}
-		want := []packets.User{{Key: "hg-id", Value: "gw/7/1"}, {Key: "b", Value: "1"}, {Key: "b", Value: "2"}, {Key: "hg-id", Value: "other/1/2"}}
+		want := []packets.User{{Key: "hg-id", Value: "gw/7/1"}, {Key: "hg-prev", Value: "0"}, {Key: "b", Value: "1"}, {Key: "b", Value: "2"}, {Key: "hg-id", Value: "other/1/2"}}
 		if !slices.Equal(pp.User, want) {
 			t.Errorf("user properties %v, want %v", pp.User, want)
 		}
@@ -269,7 +270,7 @@ func TestOriginTravels(t *testing.T) {
 		_, stop := start(t, testConfig(), src, c)
 		defer stop()
 		until(t, "done", func() bool { return src.Acked() == 1 })
-		want := []packets.User{{Key: "hg-id", Value: "far/9/77"}, {Key: "b", Value: "1"}}
+		want := []packets.User{{Key: "hg-id", Value: "far/9/77"}, {Key: "hg-prev", Value: "0"}, {Key: "b", Value: "1"}}
 		if got := c.received()[0].Properties.User; !slices.Equal(got, want) {
 			t.Errorf("user properties %v, want %v", got, want)
 		}
@@ -387,7 +388,7 @@ func TestWants(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _, ok := l.Wants("plant/debug/x"); sink.Store(ok) }); n > 0 {
 		t.Errorf("Wants allocates %v times", n)
 	}
-	if got := l.replyTopic(l.cfg.Send, "p/x"); got != "plant/x" {
+	if got := l.replyTopic(l.routes.Load().send, "p/x"); got != "plant/x" {
 		t.Errorf("an answer for p/x goes to %s here", got)
 	}
 }

@@ -25,8 +25,8 @@ type Stats struct {
 	Refused     map[byte]uint64 // by the cloud's reason code, each refusal counted
 
 	Received uint64 // handed on
-	Unwanted uint64 // from the cloud: retained, without a route, or with an impossible name
-	Looped   uint64 // came back from the cloud with this gateway's hg-id
+	Unwanted uint64 // from the cloud: retained and not asked for, without a route, or with an impossible name
+	Looped   uint64 // came back from the cloud with this gateway's hg-id, or through too many gateways
 }
 
 // Drop is why a message was not delivered.

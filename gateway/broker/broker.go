@@ -44,9 +44,9 @@ type Config struct {
 	Access    Access
 	Queue     *storequeue.Queue
 
-	// Outbound appends a mark for each link that may and wants to carry topic.
+	// Outbound appends to m.For a mark for each link that may and wants to carry m.
 	// It is called for every message and must be quick. Nil: no links.
-	Outbound func(topic string, marks []storequeue.Mark) []storequeue.Mark
+	Outbound func(m *storequeue.Message)
 
 	// Acknowledged is told for each PUBLISH with QoS 1 or 2 how long it took to be
 	// stored and answered, Delivered for each of them how long it took, from the
@@ -70,7 +70,7 @@ type Broker struct {
 	access    Access
 	version   string
 	queue     *storequeue.Queue
-	outbound  func(topic string, marks []storequeue.Mark) []storequeue.Mark
+	outbound  func(m *storequeue.Message)
 	lost      func(clientID string, m *storequeue.Message)
 	log       *slog.Logger
 

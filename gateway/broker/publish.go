@@ -267,7 +267,7 @@ func (b *Broker) route(p *publication) {
 		}
 	}
 	if b.outbound != nil {
-		m.For = b.outbound(m.Topic, m.For)
+		b.outbound(m)
 	}
 	if p.conn != nil && p.conn.version == mqtt.V5 && !p.matches.any && len(m.For) == 0 {
 		p.ack.Code = mqtt.NoMatchingSubscribers

@@ -211,11 +211,10 @@ func TestOutboundMarks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.b.outbound = func(topic string, marks []storequeue.Mark) []storequeue.Mark {
-		if topic == "up" {
-			marks = append(marks, storequeue.Mark{Reader: link.ID(), QoS: 1})
+	h.b.outbound = func(m *storequeue.Message) {
+		if m.Topic == "up" {
+			m.For = append(m.For, storequeue.Mark{Reader: link.ID(), QoS: 1})
 		}
-		return marks
 	}
 	c := h.login(mqtt.V311, "alice", "a")
 	c.publish("stays", "x", 1)

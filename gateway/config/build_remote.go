@@ -39,7 +39,7 @@ func (b *builder) northbound() {
 			link.Send = append(link.Send, b.route(s))
 		}
 		for _, s := range l.receive.items {
-			link.Receive = append(link.Receive, b.route(&fileSend{topics: s.topics, qos: s.qos, strip: s.strip, prefix: s.prefix}))
+			link.Receive = append(link.Receive, b.route(&fileSend{topics: s.topics, qos: s.qos, retain: s.retain, strip: s.strip, prefix: s.prefix}))
 		}
 		b.config.Northbound = append(b.config.Northbound, link)
 	}
@@ -117,7 +117,7 @@ func (b *builder) url(t *text, scheme, defaultPort string) (address string, ok b
 func (b *builder) route(s *fileSend) Route {
 	r := Route{
 		Topics: b.filters(&s.topics), Except: b.filters(&s.except), QoS: byte(s.qos.v),
-		Strip: b.expand(&s.strip), Prefix: b.expand(&s.prefix),
+		Retain: Retain(s.retain.v), Strip: b.expand(&s.strip), Prefix: b.expand(&s.prefix),
 	}
 	for _, t := range []*text{&s.strip, &s.prefix} {
 		if strings.ContainsAny(t.v, "+#") {

@@ -40,8 +40,8 @@ func (c *Config) Changes(next *Config) []Change {
 }
 
 // Adopt is c with what a running gateway can take over from next: access, with
-// the exception of where certificates have their names, limits, lockout, and
-// limits of the queue and of its lanes.
+// the exception of where certificates have their names, limits, lockout,
+// limits of the queue and of its lanes, and the routes of links.
 // Everything else takes a restart.
 func (c *Config) Adopt(next *Config) *Config {
 	adopted, written := *c, *c.written
@@ -52,10 +52,26 @@ func (c *Config) Adopt(next *Config) *Config {
 	if sameLanes(c.Queue.Lanes, next.Queue.Lanes) {
 		adopted.Queue.Lanes, written.queue.lanes = next.Queue.Lanes, next.written.queue.lanes
 	}
+	adopted.adoptRoutes(next, &written)
 	written.access, written.broker.limits, written.broker.lockout = next.written.access, next.written.broker.limits, next.written.broker.lockout
 	written.access.certificateName = c.written.access.certificateName
 	adopted.written = &written
 	return &adopted
+}
+
+// adoptRoutes takes over the routes of links that both have.
+func (c *Config) adoptRoutes(next *Config, written *file) {
+	c.Northbound, written.northbound.items = slices.Clone(c.Northbound), slices.Clone(written.northbound.items)
+	for i := range c.Northbound {
+		j := slices.IndexFunc(next.Northbound, func(l Link) bool { return l.Name == c.Northbound[i].Name })
+		if j < 0 {
+			continue
+		}
+		c.Northbound[i].Send, c.Northbound[i].Receive = next.Northbound[j].Send, next.Northbound[j].Receive
+		l := *written.northbound.items[i]
+		l.send, l.receive = next.written.northbound.items[j].send, next.written.northbound.items[j].receive
+		written.northbound.items[i] = &l
+	}
 }
 
 // sameLanes reports whether lanes differ in nothing but their limits.

@@ -151,14 +151,25 @@ type EST struct {
 	Credentials string // path, or empty
 }
 
-// A Route names topics and what becomes of their names.
+// A Route names topics and what becomes of their messages.
 type Route struct {
 	Topics []string // filters, on the side the message comes from
 	Except []string // filters; empty in Receive
 	QoS    byte     // 0 or 1
+	Retain Retain   // Ignore only in Receive
 	Strip  string   // cut off the front, where it is there
 	Prefix string   // then put in front
 }
+
+// Retain says what becomes of retained messages.
+type Retain string
+
+// The three ways.
+const (
+	Keep   Retain = "keep"   // retained on the other side, too
+	Clear  Retain = "clear"  // passed on, and not retained there
+	Ignore Retain = "ignore" // what was retained before is not taken
+)
 
 // A Bus is a connection that devices share.
 type Bus struct {

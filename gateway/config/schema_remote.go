@@ -104,6 +104,7 @@ type fileSend struct {
 	topics list[text]
 	except list[text]
 	qos    whole
+	retain text
 	strip  text
 	prefix text
 }
@@ -113,6 +114,7 @@ func (s *fileSend) keys() []key {
 		{name: "topics", into: &s.topics, required: true, doc: "Filters of local topics. May contain {gateway}."},
 		{name: "except", into: &s.except, doc: "Filters of local topics that stay. May contain {gateway}."},
 		{name: "qos", into: &s.qos, def: "1", min: "0", max: "2", doc: "QoS towards the cloud."},
+		{name: "retain", into: &s.retain, def: "keep", oneOf: []string{"keep", "clear"}, doc: "Whether what is retained here is retained in the cloud, too."},
 		{name: "strip", into: &s.strip, doc: "Beginning of the local topic that is cut off. May contain {gateway}."},
 		{name: "prefix", into: &s.prefix, doc: "Then put in front of the topic. May contain {gateway}."},
 	}
@@ -122,6 +124,7 @@ type fileReceive struct {
 	block
 	topics list[text]
 	qos    whole
+	retain text
 	strip  text
 	prefix text
 }
@@ -130,6 +133,8 @@ func (s *fileReceive) keys() []key {
 	return []key{
 		{name: "topics", into: &s.topics, required: true, doc: "Filters to subscribe to in the cloud. May contain {gateway}."},
 		{name: "qos", into: &s.qos, def: "1", min: "0", max: "2", doc: "QoS of the subscription."},
+		{name: "retain", into: &s.retain, def: "ignore", oneOf: []string{"ignore", "clear", "keep"},
+			doc: "What becomes of messages that the cloud has retained. ignore: those from before the subscription are not taken, as a command of yesterday is none. clear: taken once for a session, and not retained here. keep: retained here as there."},
 		{name: "strip", into: &s.strip, doc: "Beginning of the cloud's topic that is cut off. May contain {gateway}."},
 		{name: "prefix", into: &s.prefix, doc: "Then put in front of the local topic. May contain {gateway}."},
 	}
