@@ -103,7 +103,8 @@ func (b *backlog) Add(ctx context.Context, what admin.Batch) (admin.Imported, er
 		if err != nil {
 			return admin.Imported{}, fmt.Errorf("message %d: %w", what.At+uint64(i)+1, err)
 		}
-		m.For = b.g.outbound(m.Topic, nil)
+		m.For = nil
+		b.g.outbound(&m)
 		switch {
 		case len(m.For) > 0:
 			msgs = append(msgs, m)
