@@ -124,22 +124,33 @@ func (l *line) exchange(ctx context.Context, r frame) ([]byte, error) {
 	}
 	timeout := l.bus.cfg.ResponseTimeout + l.wireTime(r)
 	deadline := time.Now().Add(timeout)
-	if !t.numbered {
-		l.owing[r.unit] = deadline.Add(l.bus.cfg.LateWindow)
-	}
 	adu := t.framing.encode(r)
 	if err := l.stream.conn.SetWriteDeadline(deadline); err != nil {
 		return nil, err
 	}
 	if _, err := l.stream.conn.Write(adu); err != nil {
+		l.owe(r.unit, deadline)
 		l.drop() // part of a request may be out
 		return nil, errors.Join(ctx.Err(), fmt.Errorf("send: %w", err))
 	}
 	answer, err := l.await(ctx, r, time.Until(deadline))
-	if err == nil {
-		delete(l.owing, r.unit)
+	if err != nil {
+		l.owe(r.unit, deadline)
 	}
 	return answer, err
+}
+
+// owe notes that an answer may still come, until the window after its deadline is
+// over. If this program stood still meanwhile, the answer may lie unread, so the
+// window does not begin before now.
+func (l *line) owe(unit byte, deadline time.Time) {
+	if l.endpoint.transport.numbered {
+		return
+	}
+	if now := time.Now(); now.After(deadline) {
+		deadline = now
+	}
+	l.owing[unit] = deadline.Add(l.bus.cfg.LateWindow)
 }
 
 // settle waits until the line has been silent for as long as parts two frames,
