@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/headgate-io/headgate/gateway/admin"
 	"github.com/headgate-io/headgate/storequeue"
@@ -42,6 +43,9 @@ func (b *backlog) Report(context.Context) (admin.QueueReport, error) {
 	}
 	if err := q.HasRoom(); err != nil {
 		r.Full = err.Error()
+	}
+	if st.Payload > 0 {
+		r.WritePerByte = float64(st.Written) / float64(st.Payload)
 	}
 	for _, rs := range st.Readers {
 		if kind := kindOf(rs.Name); kind != "" && rs.Durable {
@@ -233,8 +237,8 @@ func (b *backlog) lane(kind string, rs storequeue.ReaderStats) admin.Lane {
 			l.Oldest = msgs[0].Time
 		}
 	}
-	if !l.Oldest.IsZero() {
-		l.Oldest = l.Oldest.UTC()
+	if l.Oldest = l.Oldest.UTC(); l.Oldest.Year() > 9999 { // of nothing: it was delivered meanwhile
+		l.Oldest = time.Time{}
 	}
 	return l
 }

@@ -47,12 +47,16 @@ func route[Q, A any](mux *http.ServeMux, verb string, owners bool, fn func(conte
 			return
 		}
 		a, err := fn(r.Context(), q)
+		var answer []byte
+		if err == nil {
+			answer, err = json.Marshal(a)
+		}
 		if err != nil {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			answerError(w, err)
 			return
 		}
-		json.NewEncoder(w).Encode(a) // the caller may have gone
+		w.Write(answer) // the caller may have gone
 	})
 }
 
