@@ -52,7 +52,7 @@ func matchesLevels(filter, topic []string) bool {
 }
 
 func matchesTopic(filter, topic []string) bool {
-	if topic[0][0] == '$' && (filter[0] == "+" || filter[0] == "#") {
+	if strings.HasPrefix(topic[0], "$") && (filter[0] == "+" || filter[0] == "#") {
 		return false
 	}
 	return matchesLevels(filter, topic)

@@ -45,7 +45,7 @@ func splitReader(name string, cfg config.Queue) (link, lane string, ok bool) {
 }
 
 func (g *Gateway) openLanes(name string) (l lanes, err error) {
-	l.topic = g.lostTopic()
+	l.topic = lostTopic(g.cfg)
 	if l.own, err = g.queue.Reader(linkReader + name + "/" + ownLane); err != nil {
 		return l, err
 	}
@@ -120,14 +120,19 @@ func (l *lanes) of(topic string, cfg config.Queue) *storequeue.Reader {
 	if topic == l.topic {
 		return l.own
 	}
-	for i := range l.all[:len(l.all)-1] {
+	return l.all[laneOf(topic, cfg)]
+}
+
+// laneOf is the number of the first lane that takes a topic; the last takes all.
+func laneOf(topic string, cfg config.Queue) int {
+	for i := range cfg.Lanes[:len(cfg.Lanes)-1] {
 		for _, filter := range cfg.Lanes[i].Topics {
 			if mqtt.Match(filter, topic) {
-				return l.all[i]
+				return i
 			}
 		}
 	}
-	return l.all[len(l.all)-1]
+	return len(cfg.Lanes) - 1
 }
 
 func (l *lanes) readers() []*storequeue.Reader {

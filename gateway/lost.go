@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/headgate-io/headgate/gateway/config"
 	"github.com/headgate-io/headgate/storequeue"
 )
 
@@ -140,7 +141,7 @@ func (g *Gateway) say(ctx context.Context, e *loss, note []byte, marks []storequ
 	payload, err := json.Marshal(e)
 	if err == nil {
 		err = g.broker.Publish(ctx, self, storequeue.Message{
-			Topic: g.lostTopic(), Payload: payload, QoS: 1, Text: true, ContentType: "application/json", Own: true, Note: note, For: marks,
+			Topic: lostTopic(g.cfg), Payload: payload, QoS: 1, Text: true, ContentType: "application/json", Own: true, Note: note, For: marks,
 		})
 	}
 	if err == nil {
@@ -150,7 +151,7 @@ func (g *Gateway) say(ctx context.Context, e *loss, note []byte, marks []storequ
 	return err
 }
 
-func (g *Gateway) lostTopic() string { return "hg/" + g.cfg.Gateway.ID + "/lost" }
+func lostTopic(cfg *config.Config) string { return "hg/" + cfg.Gateway.ID + "/lost" }
 
 // toldReader reads the announcements of what the queue counted. Each has the
 // loss's ID as its note: once it is in the log, it is struck out, after a crash

@@ -205,3 +205,15 @@ type Admin struct {
 
 // RulePlace is where rule i of Access.Rules stands, as file:line:column.
 func (c *Config) RulePlace(i int) string { return c.written.access.rules.items[i].at.String() }
+
+// SendPlace is where send route i of a link of Northbound stands, as
+// file:line:column.
+func (c *Config) SendPlace(link, i int) string {
+	return c.written.northbound.items[link].send.items[i].at.String()
+}
+
+// ReceivePlace is where receive route i of a link of Northbound stands, as
+// file:line:column.
+func (c *Config) ReceivePlace(link, i int) string {
+	return c.written.northbound.items[link].receive.items[i].at.String()
+}
