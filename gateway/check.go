@@ -94,6 +94,9 @@ func checkData(cfg *config.Config) []error {
 	if _, err := ownIdentity(cfg); err != nil {
 		errs = append(errs, err)
 	}
+	if _, err := queueKey(cfg, true, true); err != nil {
+		errs = append(errs, err)
+	}
 	if _, err := access.OpenUsers(UsersFile(cfg), nil); err != nil {
 		errs = append(errs, err)
 	}

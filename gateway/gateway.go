@@ -126,10 +126,18 @@ func (g *Gateway) openDisk() error {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
 	g.openClock()
-	g.queue, err = storequeue.Open(filepath.Join(data, "queue"), storequeue.Config{
+	key, err := queueKey(g.cfg, id == nil, false)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	g.queue, err = storequeue.Open(queueDir(g.cfg), storequeue.Config{
+		Encrypt: g.cfg.Queue.Encryption, Key: key,
 		MaxSize: g.cfg.Queue.MaxSize, MinFree: g.cfg.Queue.MinFree, Linger: g.cfg.Queue.CommitLinger, MustExist: id != nil, Logger: g.log, Damaged: g.lost.addDamaged, Match: mqtt.Match,
 		Committed: func(_ int, took time.Duration) { g.latency.Commit.Observe(took) },
 	})
+	if errors.Is(err, storequeue.ErrKey) {
+		err = fmt.Errorf("%w; the key was looked for in %s: put back the right one", err, queueKeyPlace(g.cfg).path)
+	}
 	if errors.Is(err, storequeue.ErrMissing) || errors.Is(err, storequeue.ErrDamaged) {
 		err = fmt.Errorf("%w; to start anew, without what it held, move the whole data folder %s away", err, data)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/config"
@@ -58,13 +59,16 @@ func writeIdentity(data string, id identity) error {
 	return nil
 }
 
-// writeWhole is durable when it returns: path is whole or as it was before.
+// writeWhole makes a file that only its owner may read. It is durable when it
+// returns: path is whole or as it was before.
 func writeWhole(path string, content []byte) error {
 	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	if err = giveToFolderOwner(f); err == nil {
+		_, err = f.Write(content)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -76,6 +80,22 @@ func writeWhole(path string, content []byte) error {
 		err = syncDir(filepath.Dir(path))
 	}
 	return err
+}
+
+// giveToFolderOwner lets root write without shutting the gateway's own account
+// out.
+func giveToFolderOwner(f *os.File) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	folder, err := os.Stat(filepath.Dir(f.Name()))
+	if err != nil {
+		return err
+	}
+	if owner, ok := folder.Sys().(*syscall.Stat_t); ok {
+		return f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

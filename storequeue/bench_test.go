@@ -2,18 +2,31 @@ package storequeue
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 )
+
+// openBench opens a queue, encrypted if ENCRYPT is set.
+func openBench(b *testing.B) *Queue {
+	b.Helper()
+	cfg := Config{}
+	if os.Getenv("ENCRYPT") != "" {
+		cfg = encrypted(1)
+	}
+	cfg.MaxSize = 64 << 30
+	q, err := Open(b.TempDir(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return q
+}
 
 // BenchmarkSubmit is durable appending with a number of messages in flight.
 func BenchmarkSubmit(b *testing.B) {
 	for _, inFlight := range []int{1, 64, 256, 1000, 4000} {
 		b.Run(fmt.Sprint(inFlight), func(b *testing.B) {
-			q, err := Open(b.TempDir(), Config{MaxSize: 64 << 30})
-			if err != nil {
-				b.Fatal(err)
-			}
+			q := openBench(b)
 			defer q.Close()
 			r, err := q.Reader("link/cloud")
 			if err != nil {
@@ -38,10 +51,7 @@ func BenchmarkSubmit(b *testing.B) {
 
 // BenchmarkDrain is reading and acknowledging a backlog.
 func BenchmarkDrain(b *testing.B) {
-	q, err := Open(b.TempDir(), Config{MaxSize: 64 << 30})
-	if err != nil {
-		b.Fatal(err)
-	}
+	q := openBench(b)
 	defer q.Close()
 	r, err := q.Reader("link/cloud")
 	if err != nil {

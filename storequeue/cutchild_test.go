@@ -134,7 +134,7 @@ func (c *cutChild) rekey() error {
 	case op == 0 || os.Getenv("STOREQUEUE_PLAIN") != "":
 		return nil
 	case c.key > 0:
-		if err := Rekey(c.dir, cutKey(c.key), cutKey(next)); err != nil {
+		if err := Rekey(c.dir, cutKey(c.key), cutKey(next), nil); err != nil {
 			return err
 		}
 		say("keys %d %d", c.key, next)

@@ -20,6 +20,10 @@
 //  6. What a reader will not get (its limits, age, expiry, damage) is counted in
 //     the commit that passes it, and stays counted until it was announced.
 //
+// A queue can be encrypted: records and what state.db knows of readers and of
+// callers are sealed with data keys, which lie in a ring in state.db that the
+// master key opens.
+//
 // On disk a queue is a folder: segments named by their first sequence number,
 // each one bbolt file that is unlinked whole once nobody needs it and rewritten
 // when most of it is needed no more; state.db with the cursors, the readers'

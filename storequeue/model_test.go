@@ -1,6 +1,7 @@
 package storequeue
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -81,12 +82,38 @@ func TestModel(t *testing.T) {
 			if err := q.Close(); err != nil {
 				t.Fatal(err)
 			}
+			cfg = modelKeys(t, dir, cfg, rnd)
 			q = openTest(t, dir, cfg)
 		}
 	}
 	if err := q.Check(); err != nil {
 		t.Error(err)
 	}
+}
+
+// modelKeys sometimes changes how a closed queue is encrypted: on, off, another
+// key, or a crash while it gets one.
+func modelKeys(t *testing.T, dir string, cfg Config, rnd *rand.Rand) Config {
+	t.Helper()
+	switch op := rnd.IntN(6); {
+	case op == 0:
+		cfg.Encrypt = !cfg.Encrypt
+		if cfg.Key == nil {
+			cfg.Key = NewKey()
+		}
+	case op < 3 && cfg.Encrypt:
+		next, crash := NewKey(), error(nil)
+		if rnd.IntN(2) == 0 {
+			crash = errors.New("crash")
+		}
+		if err := Rekey(dir, cfg.Key, next, func() error { return crash }); !errors.Is(err, crash) {
+			t.Fatal(err)
+		}
+		if crash == nil || rnd.IntN(2) == 0 {
+			cfg.Key = next
+		}
+	}
+	return cfg
 }
 
 func modelAppend(t *testing.T, q *Queue, m *model, rnd *rand.Rand, step int) {

@@ -18,6 +18,7 @@ var (
 	ErrClosed  = errors.New("queue is closed")                                     // nothing was stored
 	ErrFailed  = errors.New("queue cannot commit")                                 // the disk failed: end the process, never retry
 	ErrDamaged = errors.New("the queue is damaged")                                // Open: put back from a backup what it names
+	ErrInUse   = errors.New("another process has it open: stop it first")          // Open, Rekey, Try
 	ErrKey     = errors.New("the queue's key does not fit")                        // Open: nothing was touched
 	ErrMissing = errors.New("the queue that belongs to this gateway is not there") // Open with MustExist
 )
@@ -30,6 +31,7 @@ type Config struct {
 	MinFree     int64         // bytes to leave free on the disk; default none
 	Encrypt     bool          // what is written from now on is encrypted; needs Key
 	Key         Key           // the master key of what is encrypted, or is to be
+	keep        bool          // Encrypt is what it is
 	MustExist   bool          // a missing queue is ErrMissing instead of a fresh start
 	Logger      *slog.Logger  // default: discard
 

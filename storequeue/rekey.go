@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // keys is what a queue is encrypted with.
@@ -20,71 +21,97 @@ type keys struct {
 	ring *ring        // nil: nothing is encrypted
 }
 
-// Rekey gives the closed queue in dir a new master key and a new data key. When
-// it returns, both master keys open it, and what is in state.db is encrypted
-// anew; the first Open with the new one ends what the old one can do. What the
+// Rekey gives the closed queue in dir a new master key, and a new data key for
+// what is written from now on. When install is called, both master keys open
+// the queue, and what is in state.db is encrypted anew; it puts the new one in
+// its place. Then the old one opens nothing any more. If install is nil, or a
+// crash comes before, that is left to the first Open with the new one. What the
 // log holds already stays readable with the data keys it was written with.
-// Called again after a crash, with the same keys, it does no harm.
-func Rekey(dir string, old, next Key) error {
-	if _, err := settleState(dir); err != nil {
-		return fmt.Errorf("rekey queue %s: %w", dir, err)
+func Rekey(dir string, old, next Key, install func() error) error {
+	err := onState(dir, old, func(s *state) error {
+		if s.keys.ring == nil || s.keys.ring.current == 0 {
+			return fmt.Errorf("%w: nothing is encrypted: set queue.encryption: true and start the gateway once", ErrKey)
+		}
+		r, err := s.keys.ring.turnOn(next)
+		if err != nil {
+			return err
+		}
+		return s.rewrite(dir, r, old, next)
+	})
+	if err == nil && install != nil {
+		if err = install(); err == nil {
+			err = onState(dir, next, func(*state) error { return nil })
+		}
 	}
-	s, err := openState(dir, Config{Key: old, Encrypt: true})
 	if err != nil {
-		return fmt.Errorf("rekey queue %s: %w", dir, err)
-	}
-	err = s.rekey(dir, old, next)
-	if err = errors.Join(err, s.close()); err != nil {
 		return fmt.Errorf("rekey queue %s: %w", dir, err)
 	}
 	return nil
 }
 
-func (s *state) rekey(dir string, old, next Key) error {
-	if s.keys.ring == nil || s.keys.ring.current == 0 {
-		return fmt.Errorf("%w: it is not encrypted: set queue.encryption: true and start the gateway once", ErrKey)
+// onState opens the state of an encrypted queue for fn.
+func onState(dir string, master Key, fn func(*state) error) error {
+	if _, err := os.Stat(filepath.Join(dir, stateFile)); err != nil {
+		return fmt.Errorf("%w: %w", ErrMissing, err)
 	}
-	r, err := s.keys.ring.turnOn(next)
+	if _, err := settleState(dir); err != nil {
+		return err
+	}
+	s, err := openState(dir, Config{Key: master, keep: true})
 	if err != nil {
 		return err
 	}
-	return s.rewrite(dir, r, old, next)
+	return errors.Join(fn(s), s.close())
 }
 
-// Fits reports whether a master key opens the queue in dir, and whether it is
-// the one that is to remain. A queue in which nothing is encrypted fits no key.
-func Fits(dir string, master Key) (opens, remains bool, err error) {
+// A Fit says what a master key is for a queue.
+type Fit int
+
+const (
+	NoQueue     Fit = iota // there is none
+	FitsNothing            // nothing in it is encrypted
+	FitsNot                // it has another key
+	FitsStill              // it opens it, until the one opens it that is to remain
+	Fits
+)
+
+// Try tells what a master key is for the queue in dir, and changes nothing.
+func Try(dir string, master Key) (Fit, error) {
 	path := filepath.Join(dir, stateFile)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return false, false, nil
+		return NoQueue, nil
 	}
-	err = guard(func() error {
+	fit := FitsNot
+	err := guard(func() error {
 		db, err := bbolt.Open(path, 0o600, boltOptions(0, true))
 		if err != nil {
 			return err
 		}
 		defer db.Close()
 		return db.View(func(tx *bbolt.Tx) error {
-			meta := tx.Bucket(bucketMeta)
-			if meta == nil {
-				return errors.New("not a queue's state")
-			}
 			r, _, err := readRing(tx, number(fact(tx, bucketMeta, keyEpoch)), master)
-			if errors.Is(err, ErrKey) || r == nil && err == nil {
+			switch id, iderr := master.id(); {
+			case errors.Is(err, ErrKey):
 				return nil
+			case err != nil || iderr != nil:
+				return errors.Join(err, iderr)
+			case r == nil:
+				fit = FitsNothing
+			case bytes.Equal(id, r.master):
+				fit = Fits
+			default:
+				fit = FitsStill
 			}
-			if err != nil {
-				return err
-			}
-			id, err := master.id()
-			opens, remains = true, bytes.Equal(id, r.master)
-			return err
+			return nil
 		})
 	})
-	if err != nil {
-		err = fmt.Errorf("open %s: %w", path, err)
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		err = fmt.Errorf("open %s: %w", path, ErrInUse)
+	case err != nil:
+		err = fmt.Errorf("%w: open %s: %w", ErrDamaged, path, err)
 	}
-	return opens, remains, err
+	return fit, err
 }
 
 // settle brings the ring to what is configured: encryption switched on or off,
@@ -103,7 +130,7 @@ func (s *state) settle(dir string, cfg *Config, masters int) error {
 		if r, err = r.turnOn(cfg.Key); err != nil {
 			return err
 		}
-	case !cfg.Encrypt && r != nil && (r.current != 0 || r.state != 0):
+	case !cfg.Encrypt && !cfg.keep && r != nil && (r.current != 0 || r.state != 0):
 		r = r.clone()
 		r.current, r.state, r.master = 0, 0, id
 	case masters > 1 && bytes.Equal(id, r.master):
@@ -169,6 +196,9 @@ func (s *state) copyState(tx, old *bbolt.Tx, v *vault) error {
 				s.bad++
 				return nil // it says nothing to anybody any more
 			}
+			if !hidden(name) {
+				return v.putAt(tx, name, k, "", value)
+			}
 			return v.put(tx, name, plain, value)
 		})
 	})
@@ -176,6 +206,11 @@ func (s *state) copyState(tx, old *bbolt.Tx, v *vault) error {
 
 // covered says which buckets of state.db the vault is for.
 func covered(name []byte) bool {
+	return hidden(name) || string(name) == string(bucketRemoved)
+}
+
+// hidden says in which buckets the keys are names that nobody should read.
+func hidden(name []byte) bool {
 	return string(name) == string(bucketReaders) || string(name) == string(bucketLosses) || strings.HasPrefix(string(name), factPrefix)
 }
 

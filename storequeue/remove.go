@@ -224,7 +224,7 @@ func (r *Reader) storeRemoval(t *tally, changes func(Loss) []Change) error {
 		if err != nil {
 			return err
 		}
-		return putFact(tx, bucketRemoved, removalKey(r.id, t.removal.Upto, n), value)
+		return r.q.state.keys.vault.putAt(tx, bucketRemoved, removalKey(r.id, t.removal.Upto, n), "", value)
 	})
 }
 
@@ -287,8 +287,14 @@ func forgetRemovals(tx *bbolt.Tx, id ReaderID, upto uint64) error {
 // openRemovals restores what was removed and still stands in the log, and
 // takes it out of the counts.
 func (q *Queue) openRemovals() error {
+	bad := 0
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		return eachFact(tx, bucketRemoved, func(k, v []byte) error {
+		return eachFact(tx, bucketRemoved, func(k, data []byte) error {
+			_, v, err := q.state.keys.vault.open(bucketRemoved, k, data)
+			if err != nil {
+				bad++
+				return nil
+			}
 			r := q.readers[ReaderID(number(k[:min(8, len(k))]))]
 			var x removal
 			if err := json.Unmarshal(v, &x); err != nil {
@@ -300,6 +306,7 @@ func (q *Queue) openRemovals() error {
 			return nil
 		})
 	})
+	q.badFacts(bad)
 	if err != nil {
 		return err
 	}

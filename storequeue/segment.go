@@ -116,7 +116,9 @@ func buildBolt(tmp string, fill func(*bbolt.DB) error) error {
 		return err
 	}
 	db.NoSync = true // once, when all is there
-	err = fill(db)
+	if err = giveToFolderOwner(tmp); err == nil {
+		err = fill(db)
+	}
 	if cerr := db.Close(); err == nil {
 		err = cerr
 	}
@@ -124,6 +126,22 @@ func buildBolt(tmp string, fill func(*bbolt.DB) error) error {
 		err = syncPath(tmp)
 	}
 	return err
+}
+
+// giveToFolderOwner lets root mend a queue without shutting the gateway's own
+// account out of it.
+func giveToFolderOwner(path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if owner, ok := folder.Sys().(*syscall.Stat_t); ok {
+		return os.Chown(path, int(owner.Uid), int(owner.Gid))
+	}
+	return nil
 }
 
 // renameSynced gives a file another name, on disk when it returns.

@@ -81,7 +81,7 @@ func openState(dir string, cfg Config) (*state, error) {
 	case err == nil:
 		return s, nil
 	case errors.Is(err, berrors.ErrTimeout):
-		err = fmt.Errorf("open %s: another process has it open: stop it first", path)
+		err = fmt.Errorf("open %s: %w", path, ErrInUse)
 	case !errors.Is(err, ErrKey) && !isFull(err):
 		err = fmt.Errorf("%w: open %s: %w; put it back from a backup", ErrDamaged, path, err)
 	}

@@ -111,7 +111,7 @@ func settleState(dir string) (why, err error) {
 		return nil, fmt.Errorf("sync %s: %w", path, err)
 	}
 	last, lastErr := verifyState(path)
-	if errors.Is(lastErr, errInUse) || errors.Is(lastErr, errNewer) {
+	if errors.Is(lastErr, ErrInUse) || errors.Is(lastErr, errNewer) {
 		return nil, lastErr
 	}
 	if lastErr == nil && !last.fallen {
@@ -148,8 +148,6 @@ func restore(spare, path string) error {
 	return finish(tmp, path, err)
 }
 
-var errInUse = errors.New("another process has it open: stop it first")
-
 // stateContent is the newest commit of a state.db.
 type stateContent struct {
 	sequence uint64
@@ -164,7 +162,7 @@ func verifyState(path string) (c stateContent, err error) {
 	}
 	defer f.Close()
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil { // bbolt's lock
-		return c, fmt.Errorf("open %s: %w", path, errInUse)
+		return c, fmt.Errorf("open %s: %w", path, ErrInUse)
 	}
 	if err := f.Sync(); err != nil { // what a killed process left to the system's cache
 		return c, err

@@ -61,7 +61,14 @@ func (v *vault) put(tx *bbolt.Tx, bucket []byte, name string, value []byte) erro
 	if name == "" { // as bbolt does
 		return errors.New("a key is needed")
 	}
-	k := v.key(bucket, name)
+	return v.putAt(tx, bucket, v.key(bucket, name), name, value)
+}
+
+// putAt is put under a key that need not be hidden.
+func (v *vault) putAt(tx *bbolt.Tx, bucket, k []byte, name string, value []byte) error {
+	if v.aead == nil {
+		return putFact(tx, bucket, k, value)
+	}
 	plain := append(appendString(make([]byte, 0, binary.MaxVarintLen64+len(name)+len(value)), name), value...)
 	return putFact(tx, bucket, k, v.aead.Seal(nil, nil, plain, v.place(bucket, k)))
 }

@@ -27,7 +27,7 @@ the gateway's own user only.`,
 	}
 	path := configFlag(cmd)
 	cmd.AddCommand(queueStatus(path), queuePeek(path), queueExport(path), queueImport(path),
-		queueDrain(path), queueVerify(path), queueDrop(path), queueRequeue(path))
+		queueDrain(path), queueVerify(path), queueDrop(path), queueRequeue(path), queueRekey(path))
 	return cmd
 }
 

@@ -40,6 +40,11 @@ folder needs a person, and with 1 when a restart may help.`,
 		if err != nil {
 			return err
 		}
+		if cfg.Queue.Encryption {
+			if err := keepFromDumps(); err != nil {
+				return err
+			}
+		}
 		file, err := filepath.Abs(configPath(*path))
 		if err != nil {
 			return err

@@ -129,7 +129,7 @@ func coveredBy(sub, filters []string) bool {
 
 func (b *builder) queue() {
 	q := &b.file.queue
-	b.config.Queue = Queue{MaxSize: q.maxSize.v, MinFree: q.minFree.v, CommitLinger: q.commitLinger.v}
+	b.config.Queue = Queue{MaxSize: q.maxSize.v, MinFree: q.minFree.v, CommitLinger: q.commitLinger.v, Encryption: q.encryption.v, KeyFile: q.keyFile.v}
 	names := make(unique)
 	var before []string
 	var total int64 // that lanes may use

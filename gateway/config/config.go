@@ -101,7 +101,9 @@ type Queue struct {
 	MaxSize      int64         // bytes of disk
 	MinFree      int64         // bytes of disk left to others
 	CommitLinger time.Duration // how long a commit waits for more messages
-	Lanes        []Lane        // at least one; the last takes everything
+	Encryption   bool
+	KeyFile      string // path; empty: in the data folder
+	Lanes        []Lane // at least one; the last takes everything
 }
 
 // A Lane is a class of messages, with limits of its own for each link.

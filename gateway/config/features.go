@@ -9,8 +9,6 @@ var unavailable = []struct {
 	instead string
 	used    func(*file) []place
 }{
-	{"queue.encryption", "encryption: true", "remove it or set encryption: false; use an encrypted disk",
-		func(f *file) []place { return when(f.queue.encryption.v, f.queue.encryption.at) }},
 	{"northbound[].catch_up.order", "catch_up order live_first", "remove it or set order: in_order",
 		ofLinks(func(l *fileLink) []place { c := &l.catchUp.order; return when(c.v == "live_first", c.at) })},
 	{"northbound[].catch_up.rate", "catch_up rate above 0", "remove it or set rate: 0",

@@ -224,6 +224,7 @@ type fileQueue struct {
 	minFree      size
 	commitLinger span
 	encryption   boolean
+	keyFile      filePath
 	lanes        list[fileLane]
 }
 
@@ -233,7 +234,10 @@ func (q *fileQueue) keys() []key {
 		{name: "min_free", into: &q.minFree, def: "256MiB", min: "0", doc: "Disk to leave free for others. When it is reached the queue is full."},
 		{name: "commit_linger", into: &q.commitLinger, def: "0s", max: "1s", doc: "How long a message with QoS 1 or 2 waits for others before it is written and acknowledged, " +
 			"so that a flash disk is written less. 0s: not at all; what arrives while one commit is written is the next."},
-		{name: "encryption", into: &q.encryption, def: "false", doc: "Encrypt what is stored."},
+		{name: "encryption", into: &q.encryption, def: "false", doc: "Encrypt what is stored, with AES-256-GCM. It can be switched on and off: what is stored already stays as it is until it is delivered."},
+		{name: "key_file", into: &q.keyFile,
+			doc: "The key that encryption starts from: one line, 32 bytes in base64 or hexadecimal, readable for the gateway alone. Made if it is not there. " +
+				"A systemd credential named headgate-queue-key comes before it. Default: queue.key in `gateway.data`."},
 		{name: "lanes", into: &q.lanes, doc: "Classes of messages; the first with a filter that matches takes a message, the last must take the rest. " +
 			"Default: one lane for everything."},
 	}
