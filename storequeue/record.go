@@ -139,7 +139,7 @@ func knownVersion(body []byte) error {
 }
 
 // errNewer is no damage.
-var errNewer = errors.New("what a newer program wrote is unknown to this one: use that")
+var errNewer = errors.New("a newer headgate wrote this: install that one again")
 
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))
