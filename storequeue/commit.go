@@ -26,15 +26,15 @@ type batch struct {
 	sealed  []byte // the records, if they are encrypted
 	place   []byte // of the record that is being sealed
 	bundles []byte // of the records, while they are written
-	payload int    // bytes of it in buf
 }
 
 type entry struct {
-	end    int    // of the body in buf, room for the checksum included
-	stored int    // of the record, as it is written
-	sum    uint32 // of the body
-	own    bool   // see Message.Own
-	done   func(uint64, error)
+	end     int    // of the body in buf, room for the checksum included
+	stored  int    // of the record, as it is written
+	payload uint32 // bytes of the payload
+	sum     uint32 // of the body
+	own     bool   // see Message.Own
+	done    func(uint64, error)
 }
 
 func (b *batch) full() bool { return len(b.entries) >= maxBatch || len(b.buf) >= maxBatchBytes }
@@ -42,17 +42,15 @@ func (b *batch) full() bool { return len(b.entries) >= maxBatch || len(b.buf) >=
 func (b *batch) add(m *Message, done func(uint64, error)) {
 	start := len(b.buf)
 	b.buf = appendBody(b.buf, m)
-	e := entry{sum: crc32.Checksum(b.buf[start:], castagnoli), own: m.Own, done: done}
+	e := entry{payload: uint32(len(m.Payload)), sum: crc32.Checksum(b.buf[start:], castagnoli), own: m.Own, done: done}
 	b.buf = append(b.buf, 0, 0, 0, 0)
 	e.end = len(b.buf)
 	b.entries = append(b.entries, e)
-	b.payload += len(m.Payload)
 }
 
 func (b *batch) reset() {
 	clear(b.entries[:max(len(b.entries), len(b.calls))])
 	b.buf, b.sealed, b.bundles, b.entries, b.calls = b.buf[:0], b.sealed[:0], b.bundles[:0], b.entries[:0], nil
-	b.payload = 0
 	if cap(b.buf) > 2*maxBatchBytes { // after one giant message
 		b.buf, b.sealed = nil, nil
 	}
@@ -183,7 +181,6 @@ func (q *Queue) commit(b *batch) (first uint64, err error) {
 	if err == nil {
 		q.committed.Store(first + uint64(len(b.entries)) - 1)
 		q.commits.Add(1)
-		q.wear.payload.Add(uint64(b.payload))
 		q.account(s, b, first)
 		return first, nil
 	}
@@ -252,10 +249,11 @@ func (q *Queue) account(s *segment, b *batch, first uint64) {
 	q.segMu.Lock()
 	defer q.segMu.Unlock()
 	var woken []*Reader
-	start := 0
+	start, payload := 0, uint64(0)
 	for i, e := range b.entries {
 		body := b.buf[start : e.end-sumSize]
 		start = e.end
+		payload += uint64(e.payload)
 		s.body += uint64(len(body))
 		for m := range marks(body) {
 			s.mark(m.Reader, first+uint64(i), len(body))
@@ -265,6 +263,7 @@ func (q *Queue) account(s *segment, b *batch, first uint64) {
 		}
 	}
 	s.last = first + uint64(len(b.entries)) - 1
+	q.wear.payload.Add(payload)
 	for _, r := range woken {
 		r.wakeUp()
 	}

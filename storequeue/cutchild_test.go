@@ -68,6 +68,9 @@ func runCutChild(dir string) error {
 	}
 	for range steps {
 		if err := c.step(); err != nil {
+			if c.q != nil { // it ends as a gateway does
+				err = errors.Join(err, c.q.Close())
+			}
 			return err
 		}
 	}

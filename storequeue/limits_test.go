@@ -97,6 +97,9 @@ func TestRefuse(t *testing.T) {
 	if refused < 40 || refused > 70 || stored+refused != n || q.Stats().Refused != uint64(refused) {
 		t.Errorf("%d stored, %d refused", stored, refused)
 	}
+	if got := q.Stats().Payload; got != uint64(stored)*1000 {
+		t.Errorf("%d bytes of payload, where %d were stored", got, stored*1000)
+	}
 	st := stats(t, q, "full")
 	if st.Bytes > 66<<10 || st.Bytes < 40<<10 || st.Waiting != uint64(n/2-refused) || stats(t, q, "other").Waiting != n/2 {
 		t.Errorf("%+v", st)
