@@ -119,7 +119,7 @@ func (c *cutChild) step() error {
 		say("f %d", n)
 	case c.rnd.IntN(2) == 0:
 		c.begun.Wait()
-		if err := c.q.Close(); err != nil {
+		if err := errors.Join(c.failed(), c.q.Close()); err != nil {
 			return err
 		}
 		if err := c.rekey(); err != nil {

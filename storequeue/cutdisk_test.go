@@ -44,6 +44,7 @@ type inode struct {
 	pages map[int64]*page
 	size  versions[int64]
 	dirty map[int64]bool
+	doubt bool // a sync failed
 
 	writes, copiedAt int
 	copied           string // where a state took it from, as it was at copiedAt
@@ -167,6 +168,15 @@ func (f *inode) sync(m mark) {
 	}
 }
 
+// unsure is a sync that failed: the pages are taken for written, and are on
+// disk or not. The next sync leaves them out.
+func (f *inode) unsure(m mark) {
+	f.doubt = true
+	for no := range m.pages {
+		delete(f.dirty, no)
+	}
+}
+
 func (d *disk) inside(path string) bool { return path == d.root || strings.HasPrefix(path, d.root+"/") }
 
 func (d *disk) change(from, to string, file *inode) {
@@ -229,7 +239,11 @@ func applyChange(names map[string]*inode, c change) {
 
 // apply does what a call did, when it is over.
 func (d *disk) apply(c *systemCall) error {
+	if m := d.syncs[c.began]; c.ret < 0 && m.file != nil {
+		m.file.unsure(m)
+	}
 	if c.ret < 0 {
+		delete(d.syncs, c.began)
 		return nil
 	}
 	switch c.name {
@@ -384,7 +398,7 @@ func (f *inode) crash(rnd *rand.Rand, path string, least bool) error {
 }
 
 // certain reports whether a power cut leaves the file as it is.
-func (f *inode) certain() bool { return len(f.dirty) == 0 && len(f.size.next) == 0 }
+func (f *inode) certain() bool { return !f.doubt && len(f.dirty) == 0 && len(f.size.next) == 0 }
 
 // share is crash for a file that is certain and is not written again in its
 // place: states have it together.

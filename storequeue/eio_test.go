@@ -29,7 +29,7 @@ func TestDiskErrors(t *testing.T) {
 			if tries > 10*cases {
 				t.Fatalf("%s was never to fail", name)
 			}
-			when := 1 + rnd.IntN(1+rnd.IntN(20)) // of each thread's own
+			when := 1 + rnd.IntN(20) // of each thread's own
 			c := newCutter(t, rnd.Uint64()>>1)
 			c.inject = []string{"-e", fmt.Sprintf("inject=%s:error=EIO:when=%d", name, when)}
 			c.fresh()
