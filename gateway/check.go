@@ -113,6 +113,9 @@ func Warnings(cfg *config.Config) []string {
 			cfg.RulePlace(i), cfg.RulePlace(shadowed[i])))
 	}
 	for _, l := range cfg.Northbound {
+		if l.SessionExpiry == 0 && slices.ContainsFunc(l.Send, func(r config.Route) bool { return r.QoS == 2 }) {
+			out = append(out, fmt.Sprintf("link %s sends with qos: 2, but its session ends with each connection (session_expiry: 0): messages are repeated after link losses; set session_expiry: 1d, or qos: 1", l.Name))
+		}
 		for _, r := range l.Send {
 			for _, filter := range r.Topics {
 				if !mayCarry(cfg.Access.Rules, "link:"+l.Name, filter) {

@@ -101,6 +101,7 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 		Leaves:  func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },
 		Handle:  func(ctx context.Context, m storequeue.Message) error { return g.receive(ctx, l, m) },
 		Dropped: func(m storequeue.Message, why northbound.Drop, _ byte) { g.dropped(l, m, why) },
+		State:   g.queue,
 		TLS:     l.tls.Config,
 		Logger:  g.log,
 	}

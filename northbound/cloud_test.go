@@ -26,7 +26,9 @@ type cloud struct {
 	cut func(at step, n int) bool
 	// hello, if set, runs after CONNACK.
 	hello func(c *cloudConn)
-	down  bool // refuses to be dialled
+	down  bool        // refuses to be dialled
+	alive func() bool // whoever dials; nil: yes
+	early bool        // a QoS 2 message is delivered at PUBLISH, not at PUBREL: the standard allows both
 
 	mu       sync.Mutex // covers the fields below
 	steps    map[step]int
@@ -40,8 +42,11 @@ type cloud struct {
 	unsubs   []string
 	pubacks  []uint16 // from the link
 	states   []string
-	byes     []byte // codes of DISCONNECT
-	maxOpen  []int  // most PUBLISH without an answer, by connection
+	byes     []byte            // codes of DISCONNECT
+	maxOpen  []int             // most PUBLISH without an answer, by connection
+	held     map[uint16]string // of the session: hg-ids of QoS 2 messages between PUBREC and PUBREL
+	given    []string          // hg-ids of QoS 2 messages, as they were delivered
+	unknown  int               // PUBREL for packet ids that the session does not have
 	done     sync.WaitGroup
 }
 
@@ -52,6 +57,12 @@ const (
 	atConnack step = "CONNACK"
 	atPublish step = "PUBLISH"
 	atPuback  step = "PUBACK"
+
+	atTaken    step = "PUBLISH taken" // at QoS 2, before PUBREC
+	atPubrec   step = "PUBREC"
+	atPubrel   step = "PUBREL"
+	atReleased step = "PUBREL taken" // before PUBCOMP
+	atPubcomp  step = "PUBCOMP"
 )
 
 type cloudConn struct {
@@ -71,7 +82,7 @@ type ack struct {
 
 func newCloud(t *testing.T) *cloud {
 	return &cloud{
-		t: t, steps: map[step]int{}, acked: map[string]bool{},
+		t: t, steps: map[step]int{}, acked: map[string]bool{}, held: map[uint16]string{},
 		connack: packets.Connack{Properties: &packets.Properties{}},
 		reply:   func(int, *packets.Publish) byte { return 0 },
 		cut:     func(step, int) bool { return false },
@@ -84,7 +95,7 @@ func (c *cloud) dial(ctx context.Context, _ string) (net.Conn, error) {
 	defer c.mu.Unlock()
 	c.dials++
 	c.dialled = append(c.dialled, time.Now())
-	if c.down {
+	if c.down || c.alive != nil && !c.alive() {
 		return nil, &net.DNSError{Err: "no such host", Name: "cloud.test"}
 	}
 	near, far := net.Pipe()
@@ -138,6 +149,8 @@ func (c *cloudConn) packet() bool {
 		c.send(&packets.Unsuback{PacketID: p.PacketID, Properties: &packets.Properties{}, Reasons: make([]byte, len(p.Topics))})
 	case *packets.Publish:
 		return c.publish(p)
+	case *packets.Pubrel:
+		return c.pubrel(p)
 	case *packets.Puback:
 		c.mu.Lock()
 		c.pubacks = append(c.pubacks, p.PacketID)
@@ -157,6 +170,9 @@ func (c *cloudConn) connect(p *packets.Connect) bool {
 	c.mu.Lock()
 	c.connects = append(c.connects, p)
 	connack := c.connack
+	if !connack.SessionPresent {
+		clear(c.held)
+	}
 	c.mu.Unlock()
 	if c.at(atConnect) {
 		return false
@@ -191,10 +207,69 @@ func (c *cloudConn) publish(p *packets.Publish) bool {
 	if c.at(atPublish) {
 		return false
 	}
-	if p.QoS > 0 {
-		c.acks <- ack{time.Now().Add(c.rtt), p, c.reply(n, p)}
+	if p.QoS == 0 {
+		return true
 	}
+	code := c.reply(n, p)
+	if p.QoS == 2 {
+		if code < 0x80 {
+			c.hold(p)
+		}
+		if c.at(atTaken) {
+			return false
+		}
+	}
+	c.acks <- ack{time.Now().Add(c.rtt), p, code}
 	return true
+}
+
+// hold takes a QoS 2 message, once for a packet id.
+func (c *cloud) hold(p *packets.Publish) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := hgID(p)
+	was, ok := c.held[p.PacketID]
+	switch {
+	case ok && !p.Duplicate:
+		c.t.Errorf("packet id %d is in use for %s, and comes without DUP for %s", p.PacketID, was, id)
+	case ok && was != id:
+		c.t.Errorf("packet id %d stands for %s and for %s: the second is lost", p.PacketID, was, id)
+	case !ok:
+		c.held[p.PacketID] = id
+		if c.early {
+			c.given = append(c.given, id)
+		}
+	}
+}
+
+func (c *cloudConn) pubrel(p *packets.Pubrel) bool {
+	if c.at(atPubrel) {
+		return false
+	}
+	comp := &packets.Pubcomp{PacketID: p.PacketID, Properties: &packets.Properties{}}
+	c.mu.Lock()
+	id, ok := c.held[p.PacketID]
+	delete(c.held, p.PacketID)
+	if ok {
+		c.open--
+		if !c.early {
+			c.given = append(c.given, id)
+		}
+	} else {
+		comp.ReasonCode = packets.PubcompPacketIdentifierNotFound
+		c.unknown++
+	}
+	c.mu.Unlock()
+	if c.at(atReleased) {
+		return false
+	}
+	return c.send(comp) == nil && !c.at(atPubcomp)
+}
+
+func (c *cloud) delivered() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.given)
 }
 
 // send writes a packet in one piece: paho would write it in several, and
@@ -221,9 +296,22 @@ func (c *cloudConn) answer() {
 			return
 		}
 		if a.code == sayPoison {
-			c.send(&packets.Disconnect{ReasonCode: 0x95, Properties: &packets.Properties{}})
+			c.send(&packets.Disconnect{ReasonCode: 0x99, Properties: &packets.Properties{}})
 			c.Close()
 			return
+		}
+		if a.p.QoS == 2 {
+			if a.code >= 0x80 {
+				c.mu.Lock()
+				c.open--
+				c.mu.Unlock()
+			}
+			err := c.send(&packets.Pubrec{PacketID: a.p.PacketID, ReasonCode: a.code, Properties: &packets.Properties{}})
+			if err != nil || c.at(atPubrec) {
+				c.Close()
+				return
+			}
+			continue
 		}
 		c.mu.Lock()
 		c.open--

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/eclipse/paho.golang/packets"
 )
 
 // A conn is the connection as the MQTT client sees it. Reads are buffered and
@@ -23,7 +25,7 @@ type conn struct {
 
 	in     *bufio.Reader
 	frame  frame
-	puback func(id uint16) bool // takes a plain PUBACK, or leaves it to the client
+	answer func(kind byte, id uint16) bool // takes a plain PUBACK, PUBREC or PUBCOMP, or leaves it to the client
 
 	mu     sync.Mutex // covers out and corked; held over writes, so that packets stay whole
 	out    *bufio.Writer
@@ -37,7 +39,7 @@ const (
 )
 
 func newConn(nc net.Conn, timeout time.Duration, fail func(error)) *conn {
-	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, hold: func() {}, idle: func() {}, puback: func(uint16) bool { return false }}
+	c := &conn{Conn: nc, raw: nc, timeout: timeout, fail: fail, hold: func() {}, idle: func() {}, answer: func(byte, uint16) bool { return false }}
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		c.raw = t.NetConn()
 	}
@@ -61,7 +63,7 @@ func (c *conn) send(p []byte) (int, error) {
 // Read is for one goroutine at a time.
 func (c *conn) Read(p []byte) (int, error) {
 	c.hold()
-	for more := true; more; more = c.takePubacks() {
+	for more := true; more; more = c.takeAnswers() {
 		if c.in.Buffered() == 0 {
 			c.idle()
 			if _, err := c.in.Peek(1); err != nil {
@@ -80,23 +82,24 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-const (
-	pubackFirst = 0x40
-	pubackPlain = 4 // bytes of a PUBACK that says nothing but its packet id [MQTT-3.4.2-1]
-)
+const answerPlain = 4 // bytes of a PUBACK that says nothing but its packet id [MQTT-3.4.2-1]
 
-// takePubacks takes plain PUBACKs off the front of what was read; they are by
-// far the most packets, and the client would spend more than a kilobyte on
-// each. It reports whether nothing is left to read.
-func (c *conn) takePubacks() bool {
-	for c.frame.between() && c.in.Buffered() >= pubackPlain {
-		b, err := c.in.Peek(pubackPlain)
-		if err != nil || b[0] != pubackFirst || b[1] != 2 || !c.puback(binary.BigEndian.Uint16(b[2:])) {
+// takeAnswers takes plain PUBACK, PUBREC and PUBCOMP off the front of what was
+// read; they are by far the most packets, and the client would spend more than a
+// kilobyte on each. It reports whether nothing is left to read.
+func (c *conn) takeAnswers() bool {
+	for c.frame.between() && c.in.Buffered() >= answerPlain {
+		b, err := c.in.Peek(answerPlain)
+		if err != nil || !isAnswer(b[0]) || b[1] != 2 || !c.answer(b[0]>>4, binary.BigEndian.Uint16(b[2:])) {
 			return false
 		}
-		c.in.Discard(pubackPlain)
+		c.in.Discard(answerPlain)
 	}
 	return c.in.Buffered() == 0
+}
+
+func isAnswer(first byte) bool {
+	return first == packets.PUBACK<<4 || first == packets.PUBREC<<4 || first == packets.PUBCOMP<<4
 }
 
 // Lock and Unlock go around all writes of one packet; paho calls them.

@@ -19,14 +19,18 @@ import (
 // A connection is one MQTT connection that came to its CONNACK. It is thrown
 // away once it fails.
 type connection struct {
-	client  *paho.Client
-	conn    *conn
-	window  *window
-	fail    func(error) // ends it; the first reason counts
-	maxSize int         // of a packet to the server
-	retain  bool        // the server takes retained messages
-	qos1    bool        // the server takes QoS 1
-	state   string      // where the cloud learns that the gateway is there; empty: nowhere
+	client *paho.Client
+	conn   *conn
+	window *window
+	fail   func(error) // ends it; the first reason counts
+
+	present  bool // the server has our session
+	maxSize  int  // of a packet to the server
+	retain   bool // the server takes retained messages
+	maxQoS   byte // that the server takes
+	maxAlias uint16
+	aliases  map[string]uint16 // by topic; used by the sender
+	state    string            // where the cloud learns that the gateway is there; empty: nowhere
 }
 
 const (
@@ -59,15 +63,22 @@ func (l *Link) visit(ctx context.Context, server string) (up time.Duration, err 
 	defer context.AfterFunc(ctx, func() { // frees a write that the network does not take
 		time.AfterFunc(drainTime+politeClose, func() { c.conn.raw.Close() })
 	})()
-	err = l.serve(ctx, life, c)
+	releasing := make(chan struct{})
+	go func() { // ends with life
+		defer close(releasing)
+		l.release(life, c)
+	}()
+	err = l.serve(ctx, life, server, c)
 	c.conn.Close()
+	fail(errStopped)
+	<-releasing
 	<-c.client.Done() // its goroutines end with the connection
 	l.keep(c.window, err)
 	return max(time.Since(start), 1), explain(server, err)
 }
 
 // serve uses a connection until it is lost, ctx ends, or the queue fails.
-func (l *Link) serve(ctx, life context.Context, c *connection) error {
+func (l *Link) serve(ctx, life context.Context, server string, c *connection) error {
 	sending, stop := context.WithCancel(life)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
@@ -81,8 +92,8 @@ func (l *Link) serve(ctx, life context.Context, c *connection) error {
 			renewed <- false
 		}
 	}()
-	err := errQoS
-	if c.qos1 || !l.sendsQoS1() {
+	err := l.agree(life, server, c)
+	if err == nil {
 		err = l.greet(sending, c)
 	}
 	if err == nil {
@@ -164,6 +175,11 @@ func (l *Link) keep(w *window, cause error) {
 	if errors.As(cause, &d) && blamesMessage(d.code) {
 		l.blame(rest, d.code)
 	}
+	for i := range rest {
+		if s := &rest[i]; s.state == slotSent {
+			l.redo[s.lane].ids[s.seq] = s.id
+		}
+	}
 	l.learn(w, rest)
 }
 
@@ -180,7 +196,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 	defer context.AfterFunc(ctx, func() { c.conn.raw.Close() })() // frees a write, which ctx does not
 	s := &session{
 		begin:    func(ack *packets.Connack) *window { return l.begin(c, ack) },
-		answered: l.answered, fail: fail, lost: life.Done(),
+		answered: l.answered, ledger: l.ledger, fail: fail, lost: life.Done(),
 		requests: map[uint16]chan<- packets.ControlPacket{},
 	}
 	started := make(chan struct{}) // closed once paho has started all its goroutines
@@ -196,7 +212,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 			s.window.signal()
 		}
 	}
-	c.conn.puback = s.puback
+	c.conn.answer = s.plain
 	c.client = paho.NewClient(paho.ClientConfig{
 		Conn: c.conn, Session: s,
 		PingHandler: pinger{paho.NewDefaultPinger(), fail, started},
@@ -218,31 +234,6 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 		return nil, &connackError{ack.ReasonCode, ack.Properties.ReasonString, l.cfg.ClientID}
 	}
 	return c, err
-}
-
-func (l *Link) sendsQoS1() bool {
-	return slices.ContainsFunc(l.routes.Load().send, func(r Route) bool { return r.qos() > 0 })
-}
-
-// begin notes what the server allows and makes the window for it.
-func (l *Link) begin(c *connection, ack *packets.Connack) *window {
-	limit := math.MaxUint16 // [MQTT-3.2.2-11]: the default
-	p := ack.Properties
-	if p.ReceiveMaximum != nil {
-		limit = max(int(*p.ReceiveMaximum), 1)
-	}
-	c.maxSize = math.MaxInt
-	if p.MaximumPacketSize != nil {
-		c.maxSize = int(*p.MaximumPacketSize)
-	}
-	c.retain = p.RetainAvailable == nil || *p.RetainAvailable == 1
-	c.qos1 = p.MaximumQOS == nil || *p.MaximumQOS > 0
-	cursors := make([]uint64, len(l.lanes))
-	for i, lane := range l.lanes {
-		cursors[i] = lane.Acked()
-	}
-	c.window = newWindow(cursors, min(limit, l.cfg.InFlight))
-	return c.window
 }
 
 func (l *Link) writeTimeout() time.Duration { return l.cfg.KeepAlive * 3 / 2 }
@@ -391,7 +382,7 @@ func (l *Link) unsubscribe(ctx context.Context, c *connection) error {
 	return err
 }
 
-// answered counts a PUBACK.
+// answered counts the last answer to a message.
 func (l *Link) answered(code byte) {
 	if code < 0x80 {
 		l.status.acked.Add(1)

@@ -118,12 +118,14 @@ func explainNet(server string, err error) string {
 	return err.Error()
 }
 
+const codeNoSuchID = packets.PubcompPacketIdentifierNotFound // of PUBREL and PUBCOMP
+
 // refusedForGood says of a PUBACK that another try of the same message will
 // not help; other codes ask for time.
 func refusedForGood(code byte) bool {
 	switch code {
 	case packets.PubackNotAuthorized, packets.PubackTopicNameInvalid,
-		packets.PubackPayloadFormatInvalid, packets.DisconnectPacketTooLarge:
+		packets.PubackPayloadFormatInvalid, packets.DisconnectPacketTooLarge, codeNoSuchID:
 		return true
 	}
 	return blamesMessage(code)
@@ -145,7 +147,7 @@ var codeNames = map[byte]string{
 	0x84: "unsupported protocol version", 0x85: "client identifier not valid", 0x86: "bad user name or password",
 	0x87: "not authorized", 0x88: "server unavailable", 0x89: "server busy", 0x8A: "banned", 0x8B: "server shutting down",
 	0x8C: "bad authentication method", 0x8D: "keep alive timeout", 0x8E: "session taken over", 0x8F: "topic filter invalid",
-	0x90: "topic name invalid", 0x91: "packet identifier in use", 0x93: "receive maximum exceeded", 0x95: "packet too large",
+	0x90: "topic name invalid", 0x91: "packet identifier in use", 0x92: "packet identifier not found", 0x93: "receive maximum exceeded", 0x95: "packet too large",
 	0x96: "message rate too high", 0x97: "quota exceeded", 0x98: "administrative action", 0x99: "payload format invalid",
 	0x9A: "retain not supported", 0x9B: "QoS not supported", 0x9C: "use another server", 0x9D: "server moved",
 	0x9E: "shared subscriptions not supported", 0x9F: "connection rate exceeded", 0xA0: "maximum connect time",

@@ -134,6 +134,10 @@ func (s *sliceSource) Poll(after uint64, max int) ([]storequeue.Message, error) 
 	return s.msgs[:n], nil
 }
 
+func (s *sliceSource) Flushed() uint64 { return s.acked.Load() }
+
+func (s *sliceSource) Name() string { return "slice" }
+
 func (s *sliceSource) Acked() uint64 { return s.acked.Load() }
 
 func (s *sliceSource) Ack(seq uint64) {

@@ -28,6 +28,10 @@ type Source interface {
 	// Ack forgets every message up to and including seq; it never moves back.
 	Ack(seq uint64)
 	Acked() uint64
+	// Flushed is where Acked will be, at least, after a crash.
+	Flushed() uint64
+	// Name is the same after each start.
+	Name() string
 }
 
 // Config is what a Link needs to know. Zero values mean the defaults named here.
@@ -59,6 +63,9 @@ type Config struct {
 	// Dropped, if set, gets each message that will not be delivered, before the
 	// cursor passes it. code is the server's reason code for Refused.
 	Dropped func(m storequeue.Message, why Drop, code byte)
+	// State keeps what exactly once needs; without it, QoS 2 is that only as long as
+	// the process lives.
+	State State
 	// TLS is asked at every connect, so that renewed certificates are used.
 	TLS func(serverName string) (*tls.Config, error)
 
@@ -69,7 +76,7 @@ const (
 	defaultKeepAlive      = 30 * time.Second
 	defaultConnectTimeout = 20 * time.Second
 	defaultInFlight       = 1000
-	maxInFlight           = 16000 // the window's packet ids end below firstRequestID
+	maxInFlight           = 16000
 )
 
 // A Link sends messages to the first cloud broker that answers.
@@ -91,6 +98,8 @@ type Link struct {
 	staleMu sync.Mutex      // covers stale
 	stale   map[string]bool // filters that are subscribed to no more, as long as the cloud does not know
 
+	ledger    *ledger
+	capped    bool // a server takes less than a route asks for, and that was said
 	plainWill bool // a server refused the retained will; used by connect
 
 	dial func(ctx context.Context, server string) (net.Conn, error)
@@ -125,6 +134,10 @@ func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 	l.idPrefix = fmt.Sprintf("%s/%d/", cfg.Gateway, cfg.Epoch)
 	l.status.since = time.Now()
 	l.dial = l.dialTLS
+	var err error
+	if l.ledger, err = newLedger(cfg.State, cfg.Name); err != nil {
+		return nil, fmt.Errorf("link %s: %w", cfg.Name, err)
+	}
 	return l, nil
 }
 

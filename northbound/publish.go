@@ -18,11 +18,13 @@ const (
 	propContentType     = 0x03
 	propResponseTopic   = 0x08
 	propCorrelationData = 0x09
+	propTopicAlias      = 0x23
 	propUser            = 0x26
 
 	propID    = "hg-id"
 	propPrev  = "hg-prev"
 	maxString = math.MaxUint16 // bytes [MQTT-1.5.4]
+	aliasSize = 3              // of the property
 )
 
 // A publication is one message as the cloud shall see it. Its encoding is ours
@@ -31,6 +33,7 @@ const (
 type publication struct {
 	topic  string
 	qos    byte
+	dup    bool // it may have come before, under the same packet id
 	retain bool
 	props  []byte // encoded, without their length
 	body   []byte
@@ -40,7 +43,7 @@ var errName = errors.New("a name is empty or too long for MQTT")
 
 // publication prepares m for a route. props is room to use.
 func (l *Link) publication(m *storequeue.Message, r *Route, now time.Time, props []byte) (publication, error) {
-	p := publication{topic: r.rename(m.Topic), qos: r.qos(), retain: m.Retain && r.Retain != RetainClear, props: props[:0], body: m.Payload}
+	p := publication{topic: r.rename(m.Topic), qos: r.sendQoS(), retain: m.Retain && r.Retain != RetainClear, props: props[:0], body: m.Payload}
 	reply := l.replyTopic(l.routes.Load().receive, m.ResponseTopic)
 	if p.topic == "" || len(p.topic) > maxString || len(reply) > maxString {
 		return p, errName
@@ -99,6 +102,9 @@ func (p *publication) appendHead(dst []byte, id uint16) []byte {
 	first := byte(0x30) | p.qos<<1
 	if p.retain {
 		first |= 1
+	}
+	if p.dup {
+		first |= 8
 	}
 	dst = binary.AppendUvarint(append(dst, first), uint64(p.rest()))
 	dst = appendText(dst, p.topic)

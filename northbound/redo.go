@@ -10,7 +10,8 @@ import (
 // from the source again: after a refusal, or on a new connection. It is for
 // one goroutine at a time, and holds no more than a window does.
 type redo struct {
-	known   map[uint64]slotState // slotDone, or slotLeft
+	known   map[uint64]slotState // slotDone, slotOnce or slotLeft
+	ids     map[uint64]uint16    // packet ids at QoS 1 of what had no answer when the connection went
 	until   uint64               // the newest of them
 	moved   map[string]struct{}  // topics with a message sent again: those behind it follow
 	strikes map[uint64]int       // final refusals by message
@@ -20,7 +21,7 @@ type redo struct {
 
 func newRedo() redo {
 	return redo{
-		known: map[uint64]slotState{}, moved: map[string]struct{}{},
+		known: map[uint64]slotState{}, ids: map[uint64]uint16{}, moved: map[string]struct{}{},
 		strikes: map[uint64]int{}, singled: map[uint64]struct{}{}, dead: map[uint64]byte{},
 	}
 }
@@ -76,6 +77,7 @@ func (r *redo) forget(cursor uint64) {
 	if cursor >= r.until {
 		clear(r.known)
 		clear(r.moved)
+		clear(r.ids)
 	}
 }
 
@@ -97,6 +99,9 @@ func (r *redo) verdict(m *storequeue.Message) verdict {
 		if len(r.moved) > 0 {
 			clear(r.moved)
 		}
+		if len(r.ids) > 0 {
+			clear(r.ids)
+		}
 		return sendIt
 	}
 	if _, ok := r.dead[m.Seq]; ok {
@@ -109,6 +114,8 @@ func (r *redo) verdict(m *storequeue.Message) verdict {
 	switch known := r.known[m.Seq]; {
 	case known == slotLeft:
 		return sendLeft
+	case known == slotOnce: // rather late than twice
+		return sendDone
 	case known == slotDone && !moved:
 		return sendDone
 	}
@@ -123,7 +130,7 @@ func (l *Link) learn(w *window, rest []slot) (later byte) {
 	by := make([][]slot, len(l.lanes))
 	for i := len(rest) - 1; i >= 0; i-- {
 		rest[i].overtaken = taken
-		taken = taken || rest[i].state == slotDone
+		taken = taken || rest[i].state == slotDone || rest[i].state == slotOnce
 	}
 	for _, s := range rest {
 		by[s.lane] = append(by[s.lane], s)
@@ -134,21 +141,30 @@ func (l *Link) learn(w *window, rest []slot) (later byte) {
 	return later
 }
 
-// blame marks the only message in flight as refused, if there is just one: a
-// server that ends the connection over it leaves no doubt which.
+// blame marks the message in flight that the server has ended the connection
+// over, if there is no doubt which: there is just one, or a packet was too
+// large, and that is the largest.
 func (l *Link) blame(rest []slot, code byte) {
-	var only *slot
+	var worst *slot
+	n, equal := 0, false
 	for i := range rest {
-		if rest[i].state != slotSent {
+		if !rest[i].sent() {
 			continue
 		}
-		if only != nil {
-			return
+		n++
+		switch {
+		case worst == nil || rest[i].size > worst.size:
+			worst, equal = &rest[i], false
+		case rest[i].size == worst.size:
+			equal = true
 		}
-		only = &rest[i]
 	}
-	if only != nil {
-		only.state, only.code = slotRefused, code
-		l.redo[only.lane].singled[only.seq] = struct{}{}
+	if n == 0 || n > 1 && (equal || code != packets.DisconnectPacketTooLarge) {
+		return
+	}
+	worst.state, worst.code = slotRefused, code
+	l.redo[worst.lane].singled[worst.seq] = struct{}{}
+	if code == packets.DisconnectPacketTooLarge {
+		l.redo[worst.lane].dead[worst.seq] = code
 	}
 }

@@ -10,7 +10,7 @@ import (
 // is taken from its front, then Prefix is put there.
 type Route struct {
 	Topics, Except []string
-	QoS            byte // at most; above 1 counts as 1
+	QoS            byte // at most; in Receive, 2 counts as 1
 	Retain         Retain
 	Strip, Prefix  string
 }
@@ -25,7 +25,10 @@ const (
 	RetainClear               // they pass as if they were not
 )
 
+// qos is that of requests: subscriptions, and our own state.
 func (r *Route) qos() byte { return min(r.QoS, 1) }
+
+func (r *Route) sendQoS() byte { return min(r.QoS, 2) }
 
 // takes reports whether the route applies to a topic.
 func (r *Route) takes(match func(filter, topic string) bool, topic string) bool {
@@ -91,7 +94,7 @@ func (l *Link) Wants(topic string) (qos byte, ok bool) {
 	if r == nil {
 		return 0, false
 	}
-	return r.qos(), true
+	return r.sendQoS(), true
 }
 
 // SetRoutes replaces the routes. What waits goes by the new ones. A connection

@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"time"
@@ -19,6 +20,8 @@ type sender struct {
 	turn  int      // counts batches
 	pause backoff  // while the server refuses for now
 	taken uint64   // by the cloud, at the last pause
+
+	stopped bool // the connection ended while a message waited for its packet id
 
 	wakes       []reflect.SelectCase // of the lanes, and of the end
 	props, head []byte               // room to encode in
@@ -56,7 +59,9 @@ func (s *sender) run(ctx context.Context) error {
 			if !s.admitted(ctx) || i > 0 && len(msgs) > shareMax && s.hurries(lane) {
 				break
 			}
-			s.send(lane, &msgs[i])
+			if s.send(ctx, lane, &msgs[i]); s.stopped {
+				break
+			}
 			s.after[lane] = msgs[i].Seq
 		}
 		s.flush()
@@ -136,22 +141,27 @@ func (s *sender) flush() {
 
 // send puts one message on the connection, or leaves it out and counts it. A
 // write error ends the connection, and with it the sender.
-func (s *sender) send(lane int, m *storequeue.Message) {
+func (s *sender) send(ctx context.Context, lane int, m *storequeue.Message) {
 	l := s.link
 	redo := &l.redo[lane]
-	now := time.Now()
-	route := l.find(l.routes.Load().send, m.Topic)
 	switch redo.verdict(m) {
 	case sendDone:
-		s.window.add(lane, m.Seq, slotDone)
+		s.window.add(slot{seq: m.Seq, lane: lane, state: slotDone})
 		return
 	case sendLeft:
-		s.window.add(lane, m.Seq, slotLeft)
-		return
-	case sendNever:
-		s.quarantine(lane, m, redo.dead[m.Seq])
+		s.window.add(slot{seq: m.Seq, lane: lane, state: slotLeft})
 		return
 	}
+	if at := l.ledger.find(l.lanes[lane].Name(), m.Seq); at.received {
+		s.resume(lane, m.Seq, at.id)
+		return
+	}
+	if code, dead := redo.dead[m.Seq]; dead {
+		s.quarantine(lane, m, code)
+		return
+	}
+	now := time.Now()
+	route := l.find(l.routes.Load().send, m.Topic)
 	switch {
 	case route == nil || !l.cfg.Leaves(m.Topic):
 		l.status.skipped.Add(1)
@@ -165,23 +175,50 @@ func (s *sender) send(lane int, m *storequeue.Message) {
 	p, err := l.publication(m, route, now, s.props)
 	s.props = p.props
 	p.retain = p.retain && s.retain
+	p.qos = min(p.qos, s.maxQoS)
 	switch {
 	case err != nil:
 		s.quarantine(lane, m, packets.PubackTopicNameInvalid)
 	case p.size() > s.maxSize:
 		s.quarantine(lane, m, packets.DisconnectPacketTooLarge)
 	case p.qos == 0:
-		s.write(&p, s.window.add(lane, m.Seq, slotWritten))
+		s.write(&p, s.window.add(slot{seq: m.Seq, lane: lane, state: slotWritten}))
+	case p.qos == 1:
+		id := redo.ids[m.Seq]
+		p.dup = id != 0
+		s.write(&p, s.window.add(slot{seq: m.Seq, lane: lane, state: slotSent, id: id, size: p.size()}))
 	default:
-		s.write(&p, s.window.add(lane, m.Seq, slotSent))
+		s.once(ctx, lane, m, &p)
 	}
 }
 
 func (s *sender) write(p *publication, id uint16) {
+	s.alias(p)
 	s.head = p.appendHead(s.head[:0], id)
 	if s.conn.writePacket(s.head, p.body) == nil {
 		s.link.status.sent.Add(1)
 	}
+}
+
+// alias lets a topic that was sent before on this connection be a number, as far
+// as the server takes those. It is done at writing, so that what is sent again
+// elsewhere has its whole topic.
+func (s *sender) alias(p *publication) {
+	if s.maxAlias == 0 {
+		return
+	}
+	n, known := s.aliases[p.topic]
+	switch {
+	case known:
+		p.topic = ""
+	case len(s.aliases) >= int(s.maxAlias) || p.size()+aliasSize+1 > s.maxSize:
+		return
+	default:
+		n = uint16(len(s.aliases) + 1)
+		s.aliases[p.topic] = n
+	}
+	p.props = binary.BigEndian.AppendUint16(append(p.props, propTopicAlias), n)
+	s.props = p.props
 }
 
 // quarantine takes a message out of the way for good.
@@ -200,7 +237,7 @@ func (s *sender) drop(lane int, m *storequeue.Message, why Drop, code byte) {
 	if s.link.cfg.Dropped != nil {
 		s.link.cfg.Dropped(*m, why, code)
 	}
-	s.window.add(lane, m.Seq, slotLeft)
+	s.window.add(slot{seq: m.Seq, lane: lane, state: slotLeft})
 }
 
 // rewind goes back to the oldest message that is not done, once everything

@@ -63,7 +63,7 @@ func TestRefusals(t *testing.T) {
 				}
 				code, most := tc.code, maxStrikes
 				if code == sayPoison {
-					code, most = 0x95, maxStrikes+1 // the first time it was in company
+					code, most = 0x99, maxStrikes+1 // the first time it was in company
 				}
 				want := fmt.Sprintf("%d plant/%d %#x", bad, (bad-1)%3, code)
 				if !slices.Equal(quarantined, []string{want}) || refused < maxStrikes || refused > most || l.Stats().Quarantined != 1 {
@@ -379,7 +379,7 @@ func TestWants(t *testing.T) {
 		topic string
 		qos   byte
 		ok    bool
-	}{{"plant/a", 1, true}, {"plant/debug/x", 0, false}, {"plant/debug/fatal", 0, true}, {"other", 0, false}} {
+	}{{"plant/a", 2, true}, {"plant/debug/x", 0, false}, {"plant/debug/fatal", 0, true}, {"other", 0, false}} {
 		if qos, ok := l.Wants(tc.topic); qos != tc.qos || ok != tc.ok {
 			t.Errorf("Wants(%s) = %d, %v", tc.topic, qos, ok)
 		}

@@ -21,7 +21,8 @@ var errProtocol = errors.New("the server broke the MQTT protocol")
 // PUBLISH belong to the window; requests get those from firstRequestID on.
 type session struct {
 	begin    func(*packets.Connack) *window
-	answered func(code byte) // told of each PUBACK of the window
+	answered func(code byte) // told of each last answer to a message of the window
+	ledger   *ledger
 	fail     func(error)     // ends the connection
 	lost     <-chan struct{} // closed when it ended
 
@@ -87,15 +88,50 @@ func (s *session) reply(p *packets.ControlPacket) {
 	}
 }
 
-// puback takes a success of the window that came without any property.
-func (s *session) puback(id uint16) bool {
+// plain takes a success of the window that came without any property.
+func (s *session) plain(kind byte, id uint16) bool {
 	if s.window == nil || id >= firstRequestID {
 		return false
 	}
-	if s.window.answer(id, packets.PubackSuccess) {
-		s.answered(packets.PubackSuccess)
-	}
+	s.take(kind, id, packets.PubackSuccess)
 	return true
+}
+
+// take is told of each answer to a message of the window.
+func (s *session) take(kind byte, id uint16, code byte) {
+	switch kind {
+	case packets.PUBACK:
+		if s.window.answer(id, code) {
+			s.answered(code)
+		}
+	case packets.PUBREC:
+		known, refused := s.window.pubrec(id, code)
+		switch {
+		case refused:
+			s.ledger.over(id)
+			s.answered(code)
+		case !known && code < 0x80: // [MQTT-4.3.3-4]: it wants to hear that we are done with it
+			s.note((&packets.Pubrel{PacketID: id, ReasonCode: codeNoSuchID, Properties: &packets.Properties{}}).WriteTo(s.conn))
+		}
+	case packets.PUBCOMP:
+		done, unknown := s.window.pubcomp(id, code)
+		switch {
+		case done:
+			s.ledger.over(id)
+			s.answered(packets.PubcompSuccess)
+		case unknown:
+			s.answered(code)
+			if err := s.ledger.lose(id); err != nil {
+				s.fail(err)
+			}
+		}
+	}
+}
+
+func (s *session) note(_ int64, err error) {
+	if err != nil {
+		s.fail(err)
+	}
 }
 
 // PacketReceived is called by the reader for each packet that has an id.
@@ -104,9 +140,13 @@ func (s *session) PacketReceived(p *packets.ControlPacket, in chan<- *packets.Pu
 	case *packets.Puback:
 		if c.PacketID >= firstRequestID {
 			s.reply(p)
-		} else if s.window.answer(c.PacketID, c.ReasonCode) {
-			s.answered(c.ReasonCode)
+		} else {
+			s.take(packets.PUBACK, c.PacketID, c.ReasonCode)
 		}
+	case *packets.Pubrec:
+		s.take(packets.PUBREC, c.PacketID, c.ReasonCode)
+	case *packets.Pubcomp:
+		s.take(packets.PUBCOMP, c.PacketID, c.ReasonCode)
 	case *packets.Publish:
 		if c.PacketID == 0 || c.QoS > 2 { // [MQTT-2.2.1-3] [MQTT-3.3.1-4]
 			s.fail(fmt.Errorf("%w: a PUBLISH with QoS %d and packet id %d", errProtocol, c.QoS, c.PacketID))
@@ -119,8 +159,6 @@ func (s *session) PacketReceived(p *packets.ControlPacket, in chan<- *packets.Pu
 	case *packets.Pubrel: // of a QoS 2 message that was handed on at its PUBLISH
 		_, err := (&packets.Pubcomp{PacketID: c.PacketID}).WriteTo(s.conn)
 		return err
-	case *packets.Pubrec, *packets.Pubcomp:
-		s.fail(fmt.Errorf("%w: %s without a QoS 2 message", errProtocol, p.PacketType()))
 	default:
 		s.reply(p)
 	}

@@ -7,8 +7,13 @@ import "sync"
 type window struct {
 	wake chan struct{} // room for one: told twice is harmless
 
+	commit chan struct{} // the same for received
+
 	mu        sync.Mutex // covers the fields below; held for moments only
-	ring      []slot     // a message's packet id is its index + 1
+	ring      []slot
+	places    []uint16 // by packet id: index in ring + 1; 0: it answers for nothing; or kept
+	lastID    uint16   // of QoS 1
+	received  []uint16 // packet ids in slotReceived, in the order of their PUBREC
 	head, n   int
 	open      int // messages without an answer
 	written   int // messages in slotWritten
@@ -20,30 +25,49 @@ type window struct {
 	interrupt func() // called once at the first refusal
 }
 
+// Packet ids: those of QoS 1 are free once they are answered; those of QoS 2
+// follow from the ledger; the rest is for requests.
+const (
+	maxPlainID = 2 * maxInFlight
+	kept       = ^uint16(0) // in places: for the message that had the packet id on the connection before
+)
+
 // A track is what stands in the window of one lane, up to the oldest message
 // that is not done.
 type track struct {
 	cursor      uint64
-	first, last uint16 // packet ids; 0: nothing
+	first, last uint16 // index in ring + 1; 0: nothing
 }
 
 type slot struct {
 	seq       uint64
 	lane      int
-	next      uint16 // the packet id that follows in the lane; 0: none
+	size      int    // of the packet
+	next      uint16 // index + 1 of what follows in the lane; 0: none
+	id        uint16 // packet id; 0: it has none
 	state     slotState
 	code      byte // why it was refused
+	resumed   bool // PUBREL belongs to a PUBREC of an earlier connection
 	overtaken bool // one that was sent after it was taken; see learn
 }
 
-func (s *slot) finished() bool { return s.state == slotDone || s.state == slotLeft }
+func (s *slot) finished() bool {
+	return s.state == slotDone || s.state == slotOnce || s.state == slotLeft
+}
+
+// sent says of a slot that its PUBLISH has no answer.
+func (s *slot) sent() bool { return s.state == slotSent || s.state == slotSent2 }
 
 type slotState byte
 
 const (
-	slotSent    slotState = iota + 1 // at QoS 1
-	slotWritten                      // at QoS 0, into the connection's buffer
+	slotSent     slotState = iota + 1 // at QoS 1
+	slotWritten                       // at QoS 0, into the connection's buffer
+	slotSent2                         // at QoS 2
+	slotReceived                      // PUBREC has come
+	slotReleased                      // it is on disk, and PUBREL sent
 	slotDone
+	slotOnce // done at QoS 2: never sent again
 	slotLeft // left out: counted, never sent
 	slotRefused
 )
@@ -57,8 +81,8 @@ func newWindow(cursors []uint64, max int) *window {
 		lanes[i].cursor = at
 	}
 	return &window{
-		wake: make(chan struct{}, 1),
-		ring: make([]slot, 4*max), limit: 1, max: max, lanes: lanes,
+		wake: make(chan struct{}, 1), commit: make(chan struct{}, 1),
+		ring: make([]slot, 4*max), places: make([]uint16, firstRequestID), limit: 1, max: max, lanes: lanes,
 	}
 }
 
@@ -80,50 +104,148 @@ func (w *window) admits() bool {
 	return !w.refusals && w.open < w.limit && w.n < len(w.ring)
 }
 
-// add appends a message and returns its packet id. admits must have said yes.
-func (w *window) add(lane int, seq uint64, state slotState) (id uint16) {
+// add appends a message and returns its packet id: at QoS 1 the one it had
+// before, or a free one if that is 0. admits must have said yes.
+func (w *window) add(m slot) (id uint16) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	i := (w.head + w.n) % len(w.ring)
-	w.ring[i] = slot{seq: seq, lane: lane, state: state}
-	w.n++
-	id = uint16(i + 1)
-	if t := &w.lanes[lane]; t.first == 0 {
-		t.first, t.last = id, id
-	} else {
-		w.ring[t.last-1].next, t.last = id, id
+	if m.state == slotSent && m.id == 0 {
+		m.id = w.freeID()
 	}
-	switch state {
-	case slotSent:
+	i := (w.head + w.n) % len(w.ring)
+	w.ring[i] = m
+	w.n++
+	at := uint16(i + 1)
+	if t := &w.lanes[m.lane]; t.first == 0 {
+		t.first, t.last = at, at
+	} else {
+		w.ring[t.last-1].next, t.last = at, at
+	}
+	switch {
+	case m.id != 0:
+		w.places[m.id] = at
 		w.open++
-	case slotWritten:
+	case m.state == slotWritten:
 		w.written++
 	}
-	return id
+	return m.id
+}
+
+// freeID finds one: there are more than messages in flight.
+func (w *window) freeID() uint16 {
+	for {
+		if w.lastID = w.lastID%maxPlainID + 1; w.places[w.lastID] == 0 {
+			return w.lastID
+		}
+	}
+}
+
+// keep leaves packet ids to the messages that will be sent again under them.
+func (w *window) keep(ids map[uint64]uint16) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		w.places[id] = kept
+	}
+}
+
+// slotOf wants mu held. It returns nil for a packet id that nothing waits for.
+func (w *window) slotOf(id uint16) *slot {
+	if int(id) >= len(w.places) || w.places[id] == 0 || w.places[id] == kept {
+		return nil
+	}
+	return &w.ring[w.places[id]-1]
 }
 
 // answer takes a PUBACK and reports whether it answers something.
 func (w *window) answer(id uint16, code byte) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	i := int(id) - 1
-	if i < 0 || i >= len(w.ring) || w.ring[i].state != slotSent {
+	s := w.slotOf(id)
+	if s == nil || s.state != slotSent {
 		return false
 	}
+	w.end(s, slotDone, code)
+	return true
+}
+
+// end takes the last answer to a message. It wants mu held.
+func (w *window) end(s *slot, done slotState, code byte) {
 	w.answers++
 	w.open--
+	w.places[s.id] = 0
 	if code < 0x80 {
-		w.ring[i].state = slotDone
+		s.state = done
 		w.limit = min(w.limit+1, w.max)
-		return true
+		return
 	}
-	w.ring[i].state, w.ring[i].code = slotRefused, code
+	s.state, s.code = slotRefused, code
 	w.refusals = true
 	if w.interrupt != nil {
 		w.interrupt()
 		w.interrupt = nil
 	}
-	return true
+}
+
+// pubrec takes a PUBREC. known: it is of a message in flight; refused: it is
+// answered by that.
+func (w *window) pubrec(id uint16, code byte) (known, refused bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.slotOf(id)
+	switch {
+	case s == nil || s.state == slotSent:
+		return false, false
+	case s.state != slotSent2: // again
+		return true, false
+	case code >= 0x80:
+		w.end(s, slotOnce, code)
+		return true, true
+	}
+	w.answers++
+	s.state = slotReceived
+	w.received = append(w.received, id)
+	select {
+	case w.commit <- struct{}{}:
+	default:
+	}
+	return true, false
+}
+
+// takeReceived returns what PUBREC has come for since the last call.
+func (w *window) takeReceived() []uint16 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ids := w.received
+	w.received = nil
+	return ids
+}
+
+// release says that their PUBREL leaves now.
+func (w *window) release(ids []uint16) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		if s := w.slotOf(id); s != nil && s.state == slotReceived {
+			s.state = slotReleased
+		}
+	}
+}
+
+// pubcomp takes a PUBCOMP. done: the message is; unknown: the server forgot it
+// between its own PUBREC and our PUBREL.
+func (w *window) pubcomp(id uint16, code byte) (done, unknown bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.slotOf(id)
+	if s == nil || s.state != slotReleased {
+		return false, false
+	}
+	if code >= 0x80 && s.resumed { // it was complete: its PUBCOMP did not come through
+		code = 0
+	}
+	w.end(s, slotOnce, code)
+	return code < 0x80, code >= 0x80
 }
 
 // flushed says that everything written so far has left, and returns how many
@@ -188,6 +310,8 @@ func (w *window) reset() []slot {
 		}
 	}
 	clear(w.ring)
+	clear(w.places)
+	w.received = nil
 	for i := range w.lanes {
 		w.lanes[i].first = 0
 	}

@@ -157,7 +157,7 @@ type EST struct {
 type Route struct {
 	Topics []string // filters, on the side the message comes from
 	Except []string // filters; empty in Receive
-	QoS    byte     // 0 or 1
+	QoS    byte     // in Receive 0 or 1
 	Retain Retain   // Ignore only in Receive
 	Strip  string   // cut off the front, where it is there
 	Prefix string   // then put in front

@@ -13,13 +13,6 @@ var unavailable = []struct {
 		ofLinks(func(l *fileLink) []place { c := &l.catchUp.order; return when(c.v == "live_first", c.at) })},
 	{"northbound[].catch_up.rate", "catch_up rate above 0", "remove it or set rate: 0",
 		ofLinks(func(l *fileLink) []place { return when(l.catchUp.rate.v > 0, l.catchUp.rate.at) })},
-	{"northbound[].send[].qos", "sending with qos 2", "set qos: 1",
-		ofLinks(func(l *fileLink) (all []place) {
-			for _, s := range l.send.items {
-				all = append(all, when(s.qos.v == 2, s.qos.at)...)
-			}
-			return all
-		})},
 	{"northbound[].receive[].qos", "receiving with qos 2", "set qos: 1",
 		ofLinks(func(l *fileLink) (all []place) {
 			for _, s := range l.receive.items {

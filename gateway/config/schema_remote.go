@@ -113,7 +113,7 @@ func (s *fileSend) keys() []key {
 	return []key{
 		{name: "topics", into: &s.topics, required: true, doc: "Filters of local topics. May contain {gateway}."},
 		{name: "except", into: &s.except, doc: "Filters of local topics that stay. May contain {gateway}."},
-		{name: "qos", into: &s.qos, def: "1", min: "0", max: "2", doc: "QoS towards the cloud."},
+		{name: "qos", into: &s.qos, def: "1", min: "0", max: "2", doc: "QoS towards the cloud. 2: exactly once, as long as the cloud keeps the session."},
 		{name: "retain", into: &s.retain, def: "keep", oneOf: []string{"keep", "clear"}, doc: "Whether what is retained here is retained in the cloud, too."},
 		{name: "strip", into: &s.strip, doc: "Beginning of the local topic that is cut off. May contain {gateway}."},
 		{name: "prefix", into: &s.prefix, doc: "Then put in front of the topic. May contain {gateway}."},
