@@ -296,7 +296,7 @@ func (q *Queue) activeSegment() (*segment, error) {
 		err = n.openForWriting(q.mmapSize())
 	}
 	if err == nil {
-		err = q.update(func(tx *bbolt.Tx) error { return putFact(tx, bucketMeta, keyNewest, key(n.first)) })
+		err = q.noteNewest(s, n, empty)
 	}
 	if err != nil {
 		return s, errors.Join(err, n.close())
@@ -313,6 +313,22 @@ func (q *Queue) activeSegment() (*segment, error) {
 	}
 	q.state.dirty() // what nobody needs of the sealed one may go
 	return n, nil
+}
+
+// noteNewest lists n, and what readers have in the one before it, unless n took
+// its place.
+func (q *Queue) noteNewest(before, n *segment, instead bool) error {
+	listing := q.listing(before)
+	return q.update(func(tx *bbolt.Tx) error {
+		err := putFact(tx, bucketMeta, keyNewest, key(n.first))
+		if err == nil && !instead {
+			err = putListed(tx, before.first, listing)
+		}
+		if err != nil {
+			return err
+		}
+		return putListed(tx, n.first, nil)
+	})
 }
 
 // seal writes down what each reader has in a segment that gets no more records.

@@ -2,9 +2,6 @@ package storequeue
 
 import (
 	"errors"
-	"fmt"
-	"os"
-	"slices"
 	"time"
 )
 
@@ -100,34 +97,6 @@ func (q *Queue) flushCursors() error {
 		return nil
 	}
 	return q.putAll(all)
-}
-
-// unlinkSegments removes sealed segments in which no reader has anything left.
-func (q *Queue) unlinkSegments() error {
-	q.segMu.Lock()
-	var gone []*segment
-	active := q.segments[len(q.segments)-1]
-	q.segments = slices.DeleteFunc(q.segments, func(s *segment) bool {
-		if !s.sealed || s == active || q.anyNeeds(s) {
-			return false
-		}
-		gone = append(gone, s)
-		return true
-	})
-	q.segMu.Unlock()
-	var errs []error
-	for _, s := range gone {
-		if err := s.close(); err != nil {
-			errs = append(errs, fmt.Errorf("close segment %s: %w", s.path, err))
-		}
-		if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	return errors.Join(append(errs, syncPath(q.dir), q.dropKeys())...)
 }
 
 // anyNeeds wants segMu held.

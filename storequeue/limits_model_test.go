@@ -24,8 +24,11 @@ type limitsModel struct {
 	q   *Queue
 
 	readers map[string]*promised
+	base    string // of dir
 	refused int
 	crashes int
+	rekeyed int
+	shrunk  uint64 // compactions of queues that are closed
 }
 
 type promised struct {
@@ -40,41 +43,70 @@ type promised struct {
 
 var limitReaders = []string{"link/a", "link/b", "link/c", "session/d"}
 
-// Random operations under quotas, ages and expiries, with crashes; PROVE is how
-// many, if it is more than 1.
+// Random operations under quotas, ages and expiries, with compactions, crashes,
+// encryption switched on and off, and changes of keys, in two queues beside each
+// other; PROVE is how many, if it is more than 1.
 func TestLimitsModel(t *testing.T) {
 	steps := 3000
 	if os.Getenv("PROVE") != "" {
-		steps = 300_000
+		steps = 1_000_000
 		if n, err := strconv.Atoi(os.Getenv("PROVE")); err == nil && n > 1 {
 			steps = n
+		} else if raceEnabled {
+			steps = 200_000
 		}
 	}
+	for i := range 2 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			runLimitsModel(t, steps/2)
+		})
+	}
+}
+
+func runLimitsModel(t *testing.T, steps int) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	m := &limitsModel{
-		t: t, rnd: rand.New(rand.NewPCG(seed, 2)), dir: t.TempDir(), readers: map[string]*promised{},
-		cfg: Config{SegmentSize: 256 << 10, MaxSize: 4 << 20},
+		t: t, rnd: rand.New(rand.NewPCG(seed, 2)), base: memoryDir(t), readers: map[string]*promised{},
+		cfg: Config{SegmentSize: 64 << 10, MaxSize: 1 << 20, Key: NewKey()},
 	}
 	for _, name := range limitReaders {
 		m.readers[name] = &promised{seen: map[uint64]bool{}}
 	}
-	m.reopen(m.dir)
-	for step := range steps {
+	m.reopen(filepath.Join(m.base, "0"))
+	t.Cleanup(func() { m.q.Close() }) // if it failed
+	for step := 0; step < steps || !m.whole() && step < 10*steps; step++ {
 		m.step(step)
-		if step%200 == 199 || step == steps-1 {
+		if step%200 == 199 || step >= steps-1 {
 			m.check(step)
 		}
 		if t.Failed() {
 			t.Fatalf("step %d", step)
 		}
 	}
-	var lost, total uint64
+	var total uint64
 	for _, p := range m.readers {
-		lost += p.struck
 		total += p.total + uint64(len(p.seen))
 	}
-	t.Logf("%d seen, %d lost and told, %d refused, %d crashes, %d segments compacted", total, lost, m.refused, m.crashes, m.q.Stats().Compactions)
+	whole := m.whole()
+	m.close()
+	t.Logf("%d seen, %d lost and told, %d refused, %d crashes, %d changes of keys, %d segments compacted", total, m.struck(), m.refused, m.crashes, m.rekeyed, m.shrunk)
+	if !whole {
+		t.Error("not all of it happened")
+	}
+}
+
+// whole reports whether everything happened that this is about.
+func (m *limitsModel) whole() bool {
+	return m.shrunk+m.q.Stats().Compactions > 0 && m.crashes > 0 && m.rekeyed > 0 && m.refused > 0 && m.struck() > 0
+}
+
+func (m *limitsModel) struck() (n uint64) {
+	for _, p := range m.readers {
+		n += p.struck
+	}
+	return n
 }
 
 func (m *limitsModel) step(step int) {
@@ -92,22 +124,70 @@ func (m *limitsModel) step(step int) {
 	case op < 980:
 		p.limits = m.limits()
 		r.Limit(p.limits)
-	case op < 990:
+	case op < 986:
 		m.q.keep(true)
+	case op < 990:
+		m.compact()
 	case op < 994:
 		m.tell(m.rnd.IntN(4) > 0)
 	case op < 996:
 		m.crash()
-	case op < 997:
-		m.q.Close()
+	case op < 998:
+		m.close()
+		m.rekey()
 		m.reopen(m.dir)
 	}
+}
+
+// compact shrinks what is mostly dead already.
+func (m *limitsModel) compact() {
+	m.q.keeping.Lock()
+	defer m.q.keeping.Unlock()
+	if _, err := m.q.compact(true); err != nil {
+		m.t.Error(err)
+	}
+}
+
+func (m *limitsModel) close() {
+	m.shrunk += m.q.Stats().Compactions
+	if err := m.q.Close(); err != nil {
+		m.t.Error(err)
+	}
+}
+
+// rekey switches encryption on or off, or changes its keys; once in a while
+// whoever does it is not sure that he did.
+func (m *limitsModel) rekey() {
+	switch m.rnd.IntN(4) {
+	case 0:
+		return
+	case 1:
+		m.cfg.Encrypt = !m.cfg.Encrypt
+		return
+	}
+	fit, err := Try(m.dir, m.cfg.Key)
+	if err != nil {
+		m.t.Error(err)
+	}
+	if fit != Fits || !m.cfg.Encrypt {
+		return
+	}
+	next := NewKey()
+	ends := []func() error{nil, nil, func() error { return nil }}
+	for _, install := range ends[m.rnd.IntN(3):] {
+		if err := Rekey(m.dir, m.cfg.Key, next, install); err != nil {
+			m.t.Error(err)
+			return
+		}
+	}
+	m.rekeyed++
+	m.cfg.Key = next
 }
 
 func (m *limitsModel) limits() Limits {
 	l := Limits{Priority: m.rnd.IntN(3), WhenFull: WhenFull(m.rnd.IntN(2))}
 	if m.rnd.IntN(2) == 0 {
-		l.MaxBytes = 64<<10 + m.rnd.Int64N(1<<20)
+		l.MaxBytes = 16<<10 + m.rnd.Int64N(256<<10)
 	}
 	if m.rnd.IntN(3) == 0 {
 		l.MaxAge = time.Duration(1+m.rnd.IntN(100)) * time.Minute
@@ -119,8 +199,8 @@ func (m *limitsModel) append(step int) {
 	var stored []chan uint64
 	var sent []Message
 	for i := range 1 + m.rnd.IntN(20) {
-		msg := Message{Topic: fmt.Sprintf("t/%d", m.rnd.IntN(20)), Payload: fmt.Appendf(make([]byte, 0, 4000), "%d.%d", step, i)}
-		msg.Payload = msg.Payload[:len(msg.Payload)+m.rnd.IntN(3000)]
+		msg := Message{Topic: fmt.Sprintf("t/%d", m.rnd.IntN(20)), Payload: fmt.Appendf(make([]byte, 0, 1000), "%d.%d", step, i)}
+		msg.Payload = msg.Payload[:len(msg.Payload)+m.rnd.IntN(800)]
 		msg.Time = now().Add(-time.Duration(m.rnd.IntN(50)) * time.Minute)
 		if m.rnd.IntN(5) == 0 {
 			msg.Expires = msg.Time.Add(time.Duration(m.rnd.IntN(100)) * time.Minute)
@@ -205,7 +285,10 @@ func (m *limitsModel) strike() {
 // crash goes on with what is on disk at this moment.
 func (m *limitsModel) crash() {
 	m.crashes++
-	dir := m.t.TempDir()
+	dir := filepath.Join(m.base, strconv.Itoa(m.crashes))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		m.t.Fatal(err)
+	}
 	m.q.keeping.Lock()
 	m.q.state.turn.Lock()
 	entries, err := os.ReadDir(m.dir)
@@ -213,16 +296,32 @@ func (m *limitsModel) crash() {
 		m.t.Fatal(err)
 	}
 	for _, e := range entries {
-		data := readFile(m.t, filepath.Join(m.dir, e.Name()))
-		if err := os.WriteFile(filepath.Join(dir, e.Name()), data, 0o600); err != nil {
-			m.t.Fatal(err)
-		}
+		m.copyUsed(filepath.Join(dir, e.Name()), filepath.Join(m.dir, e.Name()))
 	}
 	m.q.state.turn.Unlock()
 	m.q.keeping.Unlock()
-	m.q.Close()
+	m.close()
 	os.RemoveAll(m.dir)
+	m.dir = dir
+	m.rekey()
 	m.reopen(dir)
+}
+
+// copyUsed copies what of a file is in use; the rest is room to grow.
+func (m *limitsModel) copyUsed(to, from string) {
+	f := openFile(m.t, from)
+	defer f.Close()
+	metas := readMetas(f)
+	if len(metas) == 0 {
+		m.t.Fatalf("%s is damaged", from)
+	}
+	data := make([]byte, int64(metas[0].end)*metas[0].pageSize)
+	if _, err := f.ReadAt(data, 0); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // reopen reads again what was seen before it lets limits hold: what the cloud
@@ -233,7 +332,6 @@ func (m *limitsModel) reopen(dir string) {
 	if m.q, err = Open(dir, m.cfg); err != nil {
 		m.t.Fatal(err)
 	}
-	m.t.Cleanup(func() { m.q.Close() })
 	m.strike()
 	for _, name := range limitReaders {
 		r, p := mustReader(m.t, m.q, name), m.readers[name]

@@ -74,7 +74,7 @@ func openAll(dir string, sick []*patient) (files []*os.File, err error) {
 	aside, _ := filepath.Glob(filepath.Join(dir, segmentPrefix+"*"+corruptSuffix+"*"))
 	for _, name := range append(names, aside[max(0, len(aside)-searchMost):]...) {
 		f, err := os.Open(name)
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // one that is gone is a nil among them
 			return files, err
 		}
 		files = append(files, f)
@@ -84,7 +84,9 @@ func openAll(dir string, sick []*patient) (files []*os.File, err error) {
 
 func closeAll(files []*os.File) {
 	for _, f := range files {
-		f.Close()
+		if f != nil {
+			f.Close()
+		}
 	}
 }
 
@@ -149,11 +151,11 @@ func (q *Queue) replaceDamaged(w *wound, last uint64, each func(put func(uint64,
 	if err != nil {
 		return err
 	}
-	if w.corrupt, err = putAside(s.path); err != nil {
+	if w.corrupt, err = putAside(s.path); err != nil && !errors.Is(w.cause, errGone) {
 		return errors.Join(err, ignoreMissing(os.Remove(made.path)))
 	}
 	q.segMu.Lock()
-	s.marks, s.last, s.sealed = made.marks, last, true
+	s.marks, s.body, s.last, s.sealed = made.marks, made.body, last, true
 	q.segMu.Unlock()
 	s.sparse.Store(true)
 	if err := s.replace(made.path); err != nil {
@@ -280,7 +282,7 @@ func (q *Queue) waitForLess(w *wound) {
 		}
 		r.mu.Lock()
 		if k.last > r.acked {
-			n := min(k.n-min(k.n, left.n), missingBehind(w.missing, r.acked))
+			n := min(k.n-min(k.n, left.n), missingFor(w.missing, standing{r.acked, r.skipped}))
 			r.waiting -= min(n, r.waiting)
 			r.bytes -= min(k.bytes-min(k.bytes, left.bytes), r.bytes)
 		}
@@ -302,7 +304,11 @@ func (q *Queue) tell(w *wound) {
 	for _, l := range lost {
 		total += l.Count
 	}
-	q.log.Error("a segment was damaged: what could be read of it is kept, the file was put aside; check the disk, and delete that file when nobody needs it",
+	text := "a segment was damaged: what could be read of it is kept, the file was put aside; check the disk, and delete that file when nobody needs it"
+	if errors.Is(w.cause, errGone) {
+		text = "a segment's file is gone: what it held is lost; if a backup has it, stop the gateway, put it back, and start"
+	}
+	q.log.Error(text,
 		"segment", w.s.path, "aside", w.corrupt, "lost", total, "error", w.cause)
 	q.damaged.Add(total)
 	for _, l := range lost {
@@ -321,29 +327,30 @@ func (q *Queue) announce(l Loss) {
 func (q *Queue) lossesOf(w *wound) (lost []Loss) {
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
-	at, low := now(), ^uint64(0)
+	found, low := now(), ^uint64(0)
 	for _, r := range q.readers {
-		acked := r.Acked()
-		low = min(low, acked)
+		r.mu.Lock()
+		at := standing{r.acked, r.skipped}
+		r.mu.Unlock()
+		low = min(low, at.acked)
 		k, n := w.before[r.id], w.s.marks[r.id].n
-		if w.before == nil || k.n <= n || k.last <= acked {
+		if w.before == nil || k.n <= n || k.last <= at.acked {
 			continue
 		}
-		if n = min(k.n-n, missingBehind(w.missing, acked)); n > 0 {
-			lost = append(lost, Loss{Reader: r.name, Reason: ReasonDamaged, Count: n, From: at, To: at})
+		if n = min(k.n-n, missingFor(w.missing, at)); n > 0 {
+			lost = append(lost, Loss{Reader: r.name, Reason: ReasonDamaged, Count: n, From: found, To: found})
 		}
 	}
-	if n := missingBehind(w.missing, low); w.before == nil && n > 0 {
-		lost = append(lost, Loss{Reason: ReasonDamaged, Count: n, From: at, To: at})
+	if n := missingFor(w.missing, standing{acked: low}); w.before == nil && n > 0 {
+		lost = append(lost, Loss{Reason: ReasonDamaged, Count: n, From: found, To: found})
 	}
 	return lost
 }
 
-func missingBehind(missing []gap, acked uint64) (n uint64) {
+// missingFor is how much is missing of what a reader at a place is still to see.
+func missingFor(missing []gap, at standing) (n uint64) {
 	for _, m := range missing {
-		if m.last > acked {
-			n += m.last - max(m.first, acked+1) + 1
-		}
+		n += at.left(m.first, m.last)
 	}
 	return n
 }

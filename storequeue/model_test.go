@@ -11,25 +11,38 @@ import (
 
 // model is the queue as anyone would write it on a blackboard.
 type model struct {
-	log     []modelMessage // index i holds sequence i+1
+	base    uint64         // sequences up to it are behind everybody
+	log     []modelMessage // index i holds sequence base+i+1
 	readers map[string]*modelReader
 }
 
 type modelMessage struct {
 	payload string
-	readers []string
+	readers []*modelReader
 }
 
 type modelReader struct{ acked uint64 }
 
-func (m *model) waiting(name string, after uint64) []string {
+func (m *model) waiting(r *modelReader, limit int) []string {
 	var out []string
-	for i, msg := range m.log {
-		if uint64(i+1) > after && slices.Contains(msg.readers, name) {
+	for _, msg := range m.log[r.acked-m.base:] {
+		if len(out) < limit && slices.Contains(msg.readers, r) {
 			out = append(out, msg.payload)
 		}
 	}
 	return out
+}
+
+func (m *model) last() uint64 { return m.base + uint64(len(m.log)) }
+
+// trim forgets what is behind everybody.
+func (m *model) trim() {
+	low := m.last()
+	for _, r := range m.readers {
+		low = min(low, r.acked)
+	}
+	m.log = m.log[low-m.base:]
+	m.base = low
 }
 
 // Random operations on a queue and on the model; after each the readers see
@@ -42,7 +55,7 @@ func TestModel(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	cfg := Config{SegmentSize: 2 << 10}
 	q := openTest(t, dir, cfg)
 	m := &model{readers: map[string]*modelReader{}}
@@ -55,17 +68,18 @@ func TestModel(t *testing.T) {
 		case op < 13:
 			modelRead(t, q, m, name, rnd)
 		case op < 17:
-			if r := m.readers[name]; r != nil && len(m.log) > 0 {
-				to := uint64(rnd.IntN(len(m.log) + 1))
+			if r := m.readers[name]; r != nil {
+				to := m.base + rnd.Uint64N(uint64(len(m.log))+1)
 				mustReader(t, q, name).Ack(to)
 				r.acked = max(r.acked, to)
+				m.trim()
 			}
 		case op == 17:
 			if m.readers[name] == nil {
 				r := mustReader(t, q, name)
 				m.readers[name] = &modelReader{acked: r.Acked()}
-				if want := uint64(len(m.log)); r.Acked() != want {
-					t.Fatalf("step %d: new reader at %d, want %d", step, r.Acked(), want)
+				if r.Acked() != m.last() {
+					t.Fatalf("step %d: new reader at %d, want %d", step, r.Acked(), m.last())
 				}
 			}
 		case op == 18 && rnd.IntN(4) == 0:
@@ -74,9 +88,6 @@ func TestModel(t *testing.T) {
 					t.Fatal(err)
 				}
 				delete(m.readers, name)
-				for i := range m.log {
-					m.log[i].readers = slices.DeleteFunc(m.log[i].readers, func(n string) bool { return n == name })
-				}
 			}
 		case op == 19 && rnd.IntN(4) == 0:
 			if err := q.Close(); err != nil {
@@ -122,10 +133,10 @@ func modelAppend(t *testing.T, q *Queue, m *model, rnd *rand.Rand, step int) {
 	for i := range 1 + rnd.IntN(5) {
 		msg := Message{Topic: "t", Payload: fmt.Appendf(nil, "%d.%d", step, i)}
 		logged := modelMessage{payload: string(msg.Payload)}
-		for name := range m.readers {
+		for name, r := range m.readers {
 			if rnd.IntN(2) == 0 {
 				msg.For = append(msg.For, Mark{Reader: mustReader(t, q, name).ID()})
-				logged.readers = append(logged.readers, name)
+				logged.readers = append(logged.readers, r)
 			}
 		}
 		m.log = append(m.log, logged)
@@ -146,10 +157,7 @@ func modelRead(t *testing.T, q *Queue, m *model, name string, rnd *rand.Rand) {
 	}
 	limit := 1 + rnd.IntN(20)
 	got := payloads(take(t, r, mr.acked, limit))
-	want := m.waiting(name, mr.acked)
-	if len(want) > limit {
-		want = want[:limit]
-	}
+	want := m.waiting(mr, limit)
 	if !slices.Equal(got, want) {
 		t.Fatalf("%s after %d: got %v, want %v", name, mr.acked, got, want)
 	}

@@ -140,7 +140,7 @@ func create(dir string, cfg *Config) error {
 				return err
 			}
 		}
-		if err := putVersion(tx); err != nil {
+		if err := errors.Join(putVersion(tx), putListed(tx, 1, nil)); err != nil {
 			return err
 		}
 		return putFact(tx, bucketMeta, keyEpoch, key(epoch))
@@ -161,13 +161,16 @@ func (q *Queue) openSegments() error {
 			ErrMissing, segmentPath(q.dir, newest))
 	}
 	var sick []*patient
+	firsts, isThere := q.withListed(firsts)
 	for i, first := range firsts {
 		with, err := q.state.sealOf(first)
 		if err != nil {
 			return err
 		}
 		var p *patient
-		if i+1 < len(firsts) {
+		if !isThere[first] {
+			p = q.missing(with, firsts[i+1]-1)
+		} else if i+1 < len(firsts) {
 			p, err = peekSegment(segmentPath(q.dir, first), with, firsts[i+1]-1)
 		} else {
 			p, err = q.openNewest(first, with)
@@ -181,6 +184,9 @@ func (q *Queue) openSegments() error {
 		}
 	}
 	if err := q.mend(sick, len(firsts)); err != nil {
+		return err
+	}
+	if err := q.listAll(firsts); err != nil {
 		return err
 	}
 	active := q.segments[len(q.segments)-1]

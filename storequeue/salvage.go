@@ -39,6 +39,9 @@ const (
 // search looks at every page of a file; more is added to each rank. What cannot
 // be read is as good as empty.
 func (s *salvage) search(f *os.File, more int) error {
+	if f == nil { // it is gone
+		return nil
+	}
 	fi, err := f.Stat()
 	if err != nil {
 		return err

@@ -16,9 +16,10 @@ import (
 type state struct {
 	db     *bbolt.DB
 	epoch  uint64
-	newest uint64        // first sequence of the newest segment, as of Open
-	known  uint64        // a sequence that was committed, as of Open: a lower bound
-	nudge  chan struct{} // room for one: told twice is harmless
+	newest uint64            // first sequence of the newest segment, as of Open
+	known  uint64            // a sequence that was committed, as of Open: a lower bound
+	listed map[uint64][]byte // segments, as of Open
+	nudge  chan struct{}     // room for one: told twice is harmless
 	keys   keys
 	bad    int // values that were not what was written when state.db was made anew
 	copying
@@ -97,6 +98,9 @@ func (s *state) read(tx *bbolt.Tx, master Key) (masters int, err error) {
 		s.known = max(s.known, number(at))
 		return nil
 	})
+	if err == nil {
+		s.listed, err = readListed(tx)
+	}
 	if err != nil {
 		return 0, err
 	}

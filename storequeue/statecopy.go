@@ -144,7 +144,9 @@ func restore(spare, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(tmp, from)
+	if _, err = io.Copy(tmp, from); err == nil {
+		err = forgetListed(tmp.Name()) // it knows nothing of what was unlinked since
+	}
 	return finish(tmp, path, err)
 }
 

@@ -25,6 +25,9 @@ func (s *segment) verify() error {
 		return nil
 	}
 	f, err := os.Open(s.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open segment %s: %w: %w", s.path, errDamaged, errGone)
+	}
 	if err != nil {
 		return fmt.Errorf("open segment %s: %w", s.path, err)
 	}
