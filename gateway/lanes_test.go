@@ -37,6 +37,12 @@ func TestLanes(t *testing.T) {
 	if err := old.Publish(t.Context(), client.Message{Topic: alarmLane, Payload: make([]byte, 16<<10), QoS: 1}); err == nil {
 		t.Error("an alarm of a 3.1.1 client was acknowledged")
 	}
+	said := s.metrics(t, g)
+	for _, want := range []string{`headgate_queue_lost_total{reader="link",reason="max_size"} `, `headgate_lane_waiting_messages{link="cloud",lane="alarms"} ` + fmt.Sprint(alarms)} {
+		if !strings.Contains(said, want) {
+			t.Errorf("metrics have no %s", want)
+		}
+	}
 	g.kill()
 
 	cloud.start(t)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/headgate-io/headgate/gateway/admin"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/storequeue"
 )
 
 // maxSocketDir leaves room for a socket's name in the 107 bytes a path may have.
@@ -42,16 +43,16 @@ func (g *Gateway) Status() admin.Status {
 		Gateway: admin.GatewayStatus{ID: g.cfg.Gateway.ID, Version: g.opt.Version, Started: g.started, Epoch: g.queue.Epoch()},
 		Queue: admin.QueueStatus{
 			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Written: q.Written, Payload: q.Payload, Damaged: q.Damaged, Compactions: q.Compactions, CompactedBytes: q.CompactedBytes,
-			Readers: []admin.ReaderStatus{},
+			Readers: []admin.ReaderStatus{}, Lanes: []admin.LaneStatus{}, Lost: lostStatus(&q), Corrupt: len(q.Aside),
 		},
 		Links: []admin.LinkStatus{}, Devices: []admin.DeviceStatus{},
 	}
 	if err := g.queue.HasRoom(); err != nil {
 		st.Queue.Full = err.Error()
 	}
-	waiting := map[string]uint64{}
+	waiting, byName := map[string]uint64{}, map[string]storequeue.ReaderStats{}
 	for _, r := range q.Readers {
-		waiting[r.Name] = r.Waiting
+		waiting[r.Name], byName[r.Name] = r.Waiting, r
 		if r.Durable {
 			st.Queue.Readers = append(st.Queue.Readers, admin.ReaderStatus{Name: r.Name, Acked: r.Acked, Waiting: r.Waiting})
 		}
@@ -62,6 +63,7 @@ func (g *Gateway) Status() admin.Status {
 		for _, r := range l.lanes.readers() {
 			total += waiting[r.Name()]
 		}
+		st.Queue.Lanes = append(st.Queue.Lanes, g.laneStatus(l.name, &l.lanes, byName)...)
 		st.Links = append(st.Links, admin.LinkStatus{
 			Name: l.name, Connected: s.Connected, Since: s.Since, Server: s.Server, Waiting: total,
 			Delivered: s.Acked, Forbidden: s.Skipped, Expired: s.Expired, Refused: s.Quarantined, Error: s.LastError,
@@ -76,6 +78,41 @@ func (g *Gateway) Status() admin.Status {
 	st.Clients = g.clientStatus()
 	st.Certificates = g.certificateStatus()
 	return st
+}
+
+// laneStatus is one status a lane that is configured; what is left of others, and
+// the gateway's own, counts for the link as a whole.
+func (g *Gateway) laneStatus(link string, l *lanes, stats map[string]storequeue.ReaderStats) (all []admin.LaneStatus) {
+	for i, r := range l.all {
+		s := stats[r.Name()]
+		all = append(all, admin.LaneStatus{Link: link, Lane: g.cfg.Queue.Lanes[i].Name, Waiting: s.Waiting, Bytes: s.Bytes, Oldest: s.Oldest})
+	}
+	return all
+}
+
+// lostStatus sums what was lost by kind of reader and reason.
+func lostStatus(q *storequeue.Stats) []admin.LostStatus {
+	type cause struct{ kind, reason string }
+	sums := map[cause]uint64{}
+	count := func(kind string, lost map[storequeue.Reason]uint64) {
+		for reason, n := range lost {
+			if n > 0 {
+				sums[cause{kind, string(reason)}] += n
+			}
+		}
+	}
+	count("any", q.Lost)
+	for _, r := range q.Readers {
+		if kind := kindOf(r.Name); kind != "" {
+			count(kind, r.Lost)
+		}
+	}
+	all := []admin.LostStatus{}
+	for c, n := range sums {
+		all = append(all, admin.LostStatus{Kind: c.kind, Reason: c.reason, Count: n})
+	}
+	slices.SortFunc(all, func(x, y admin.LostStatus) int { return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Reason, y.Reason)) })
+	return all
 }
 
 func (g *Gateway) clientStatus() admin.ClientStatus {

@@ -23,6 +23,8 @@ type Stats struct {
 	Payload     uint64   // bytes of payload among them
 	Readers     []ReaderStats
 
+	Lost map[Reason]uint64 // messages since Open that were lost apart from where a reader stands: to damage
+
 	Compactions    uint64 // segments rewritten, because most of each was dead
 	CompactedBytes uint64 // written for it
 }
@@ -46,6 +48,9 @@ func (q *Queue) Stats() Stats {
 	st := Stats{Last: q.committed.Load(), Commits: q.commits.Load(), Refused: q.refused.Load(), Damaged: q.damaged.Load(), Bytes: q.diskBytes(),
 		Compactions: q.compacted.Load(), CompactedBytes: q.compactedBytes.Load()}
 	st.Aside, st.AsideBytes = aside(q.dir)
+	q.house.mu.Lock()
+	st.Lost = maps.Clone(q.house.lost)
+	q.house.mu.Unlock()
 	st.Written, st.Payload = q.wear.written.Load(), q.wear.payload.Load()
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()

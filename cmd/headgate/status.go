@@ -105,8 +105,14 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	if st.Queue.Full != "" {
 		full = "   " + red("FULL: publishers are refused: "+st.Queue.Full)
 	}
-	fmt.Fprintf(w, "queue    %s of %s on disk · %s · %d refused%s\n",
-		size(st.Queue.Bytes), size(st.Queue.MaxBytes), count(st.Queue.Segments, "segment"), st.Queue.Refused, full)
+	fmt.Fprintf(w, "queue    %s of %s on disk · %s · %d refused · %d lost%s\n",
+		size(st.Queue.Bytes), size(st.Queue.MaxBytes), count(st.Queue.Segments, "segment"), st.Queue.Refused, st.Queue.LostMessages(), full)
+	for _, l := range st.Queue.Lost {
+		fmt.Fprintf(w, "           %s: %d messages of %s readers (%s)\n", red("lost"), l.Count, l.Kind, l.Reason)
+	}
+	if st.Queue.Corrupt > 0 {
+		fmt.Fprintf(w, "           %s: %s put aside; check the disk\n", red("damaged"), count(st.Queue.Corrupt, "file"))
+	}
 	printClients(w, &st.Clients)
 	printCertificates(w, st.Certificates)
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // metrics is everything in Prometheus' text format. Labels are names from the
@@ -19,7 +20,7 @@ func metrics(st Status, clients []Client, latency *Latency) []byte {
 	p.family("build_info", "gauge", "Always 1.")
 	p.value("build_info", 1, "version", st.Gateway.Version, "go", runtime.Version())
 	p.process()
-	p.queue(&st.Queue)
+	p.queue(&st.Queue, time.Now())
 	p.histogram("commit_seconds", "How long commits of the queue took.", &latency.Commit)
 	p.histogram("publish_ack_seconds", "From a client's PUBLISH with QoS 1 or 2 until it was on disk and answered.", &latency.Acknowledged)
 	p.histogram("delivery_seconds", "From PUBLISH until a subscriber with QoS 1 or 2 was sent the message for the first time.", &latency.Delivered)
@@ -56,7 +57,7 @@ func (p *page) process() {
 	}
 }
 
-func (p *page) queue(q *QueueStatus) {
+func (p *page) queue(q *QueueStatus, now time.Time) {
 	p.one("queue_last_sequence", "counter", "Sequence number of the newest message on disk.", q.Last)
 	p.one("queue_bytes", "gauge", "Disk used by the queue.", q.Bytes)
 	p.one("queue_max_bytes", "gauge", "Disk the queue may use.", q.MaxBytes)
@@ -66,6 +67,27 @@ func (p *page) queue(q *QueueStatus) {
 	p.one("queue_written_bytes_total", "counter", "Bytes that the queue handed to the disk: what wears it.", q.Written)
 	p.one("queue_payload_bytes_total", "counter", "Bytes of payload that the queue took.", q.Payload)
 	p.one("queue_damaged_total", "counter", "Times a damaged message was left out.", q.Damaged)
+	p.one("queue_corrupt_files", "gauge", "Damaged files that were put aside.", q.Corrupt)
+	p.family("queue_lost_total", "counter", "Acknowledged messages that will not be delivered, by kind of reader and reason.")
+	for _, l := range q.Lost {
+		p.value("queue_lost_total", l.Count, "reader", l.Kind, "reason", l.Reason)
+	}
+	p.family("lane_waiting_messages", "gauge", "Messages on disk that wait in a lane of a link.")
+	for _, l := range q.Lanes {
+		p.value("lane_waiting_messages", l.Waiting, "link", l.Link, "lane", l.Lane)
+	}
+	p.family("lane_bytes", "gauge", "Disk that they use.")
+	for _, l := range q.Lanes {
+		p.value("lane_bytes", l.Bytes, "link", l.Link, "lane", l.Lane)
+	}
+	p.family("lane_oldest_seconds", "gauge", "Age of the oldest of them; 0: there is none.")
+	for _, l := range q.Lanes {
+		age := 0.0
+		if !l.Oldest.IsZero() {
+			age = max(0, now.Sub(l.Oldest).Round(time.Millisecond).Seconds())
+		}
+		p.value("lane_oldest_seconds", age, "link", l.Link, "lane", l.Lane)
+	}
 }
 
 func (p *page) broker(c *ClientStatus) {

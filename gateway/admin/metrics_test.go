@@ -18,6 +18,9 @@ func TestMetricsFormat(t *testing.T) {
 	st := sample
 	st.Clients.Logins = map[string]uint64{"ok": 1, "locked": 2}
 	st.Clients.Listeners = []ListenerStatus{{"0.0.0.0:8883", "5", 3}}
+	st.Queue.Lost = []LostStatus{{"any", "damaged", 3}, {"link", "max_size", 7}}
+	st.Queue.Lanes = []LaneStatus{{Link: "cloud", Lane: "alarms"}, {Link: "cloud", Lane: "telemetry", Waiting: 5, Bytes: 4096, Oldest: time.Now().Add(-time.Hour)}}
+	st.Queue.Corrupt = 2
 	var latency Latency
 	latency.Commit.Observe(3 * time.Millisecond)
 	latency.Commit.Observe(time.Minute)
@@ -48,6 +51,10 @@ func TestMetricsFormat(t *testing.T) {
 		`headgate_commit_seconds_bucket{le="0.0025"} 0`, `headgate_commit_seconds_bucket{le="0.005"} 1`, `headgate_commit_seconds_bucket{le="10"} 1`,
 		`headgate_commit_seconds_bucket{le="+Inf"} 2`, `headgate_commit_seconds_count 2`, `headgate_commit_seconds_sum 60.003`,
 		`headgate_build_info{version="1",go="`,
+		`headgate_queue_lost_total{reader="any",reason="damaged"} 3`, `headgate_queue_lost_total{reader="link",reason="max_size"} 7`,
+		`headgate_lane_bytes{link="cloud",lane="telemetry"} 4096`, `headgate_lane_waiting_messages{link="cloud",lane="telemetry"} 5`,
+		`headgate_lane_oldest_seconds{link="cloud",lane="alarms"} 0`, `headgate_lane_oldest_seconds{link="cloud",lane="telemetry"} 3600`,
+		`headgate_queue_corrupt_files 2`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)

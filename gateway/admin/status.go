@@ -45,9 +45,37 @@ type QueueStatus struct {
 	Payload  uint64         `json:"payload_bytes"`  // of the messages among them
 	Damaged  uint64         `json:"damaged"`        // times a damaged message was left out
 	Readers  []ReaderStatus `json:"readers"`
+	Lanes    []LaneStatus   `json:"lanes"`   // of the links
+	Lost     []LostStatus   `json:"lost"`    // acknowledged and not to be delivered
+	Corrupt  int            `json:"corrupt"` // files set aside because they are damaged
 
 	Compactions    uint64 `json:"compactions"`     // segments rewritten because most of each was dead, since start
 	CompactedBytes uint64 `json:"compacted_bytes"` // written for it
+}
+
+// LaneStatus is what waits in a lane of a link.
+type LaneStatus struct {
+	Link    string    `json:"link"`
+	Lane    string    `json:"lane"`
+	Waiting uint64    `json:"waiting"`
+	Bytes   int64     `json:"bytes"`           // of disk
+	Oldest  time.Time `json:"oldest,omitzero"` // when it was accepted
+}
+
+// LostStatus is messages lost since the start. Kind is that of the readers they
+// were for: link, quarantine, session, or any where damage does not tell.
+type LostStatus struct {
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+// LostMessages is how many were lost since the start.
+func (q *QueueStatus) LostMessages() (n uint64) {
+	for _, l := range q.Lost {
+		n += l.Count
+	}
+	return n
 }
 
 // ReaderStatus is what waits for one link or session.
