@@ -97,3 +97,12 @@ func addSums(path string, old *bbolt.DB) error {
 		})
 	})
 }
+
+func key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+func number(b []byte) uint64 {
+	if len(b) != 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}

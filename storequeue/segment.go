@@ -441,12 +441,3 @@ func guard(fn func() error) (err error) {
 }
 
 var errDamaged = errors.New("the file is damaged")
-
-func key(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
-
-func number(b []byte) uint64 {
-	if len(b) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(b)
-}
