@@ -111,7 +111,9 @@ func lostStatus(q *storequeue.Stats) []admin.LostStatus {
 	for c, n := range sums {
 		all = append(all, admin.LostStatus{Kind: c.kind, Reason: c.reason, Count: n})
 	}
-	slices.SortFunc(all, func(x, y admin.LostStatus) int { return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Reason, y.Reason)) })
+	slices.SortFunc(all, func(x, y admin.LostStatus) int {
+		return cmp.Or(cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Reason, y.Reason))
+	})
 	return all
 }
 
