@@ -30,6 +30,10 @@ type crossing struct {
 
 var crossingLinks = [2]string{"x", "y"}
 
+// inbound is where the clouds' names begin that routes receive: if those were
+// also sent under them, most configurations would be refused as circles.
+const inbound = "in/"
+
 func randomWays(r *rand.Rand, local string, except bool) (all []way) {
 	for range r.IntN(3) {
 		w := way{qos: r.IntN(2), strip: pick(r, "", "a", "a/", "n/", "$d/"), prefix: pick(r, "", local, local+"/")}
@@ -49,6 +53,16 @@ func randomCrossing(r *rand.Rand) crossing {
 	var c crossing
 	for i := range crossingLinks {
 		c.out[i], c.in[i] = randomWays(r, "far", true), randomWays(r, "near", false)
+		for _, w := range c.in[i] {
+			for k := range w.topics {
+				w.topics[k] = inbound + w.topics[k]
+			}
+		}
+		for k := range c.in[i] {
+			if c.in[i][k].strip != "" {
+				c.in[i][k].strip = inbound + strings.TrimPrefix(c.in[i][k].strip, "$d/")
+			}
+		}
 		c.out[i] = append(c.out[i], way{topics: []string{"a/#"}, qos: 1}) // one there must be
 	}
 	for range 4 + r.IntN(6) {
@@ -207,7 +221,7 @@ func TestRouteExplainAgrees(t *testing.T) {
 			}
 			asked++
 			out += c.compareOut(t, cfg, g, topic)
-			n, more := c.compareIn(t, cfg, g, topic)
+			n, more := c.compareIn(t, cfg, g, inbound+topic)
 			in, onward = in+n, onward+more
 		}
 		g.Close()

@@ -43,6 +43,7 @@ func (b *builder) northbound() {
 		}
 		b.config.Northbound = append(b.config.Northbound, link)
 	}
+	b.circles()
 }
 
 func (b *builder) wholeSeconds(s *span, name string) {
