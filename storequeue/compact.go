@@ -42,12 +42,11 @@ func (q *Queue) compact(now bool) (shrunk bool, err error) {
 				if err != nil {
 					return fmt.Errorf("record %d: %w", seq, err)
 				}
-				for m := range marks(body) {
-					if p, ok := places[m.Reader]; ok && p.needs(seq) {
-						return put(seq, rec)
-					}
+				needed, err := anyOf(places, seq, body)
+				if needed {
+					err = put(seq, rec)
 				}
-				return nil
+				return err
 			})
 		})
 	})
@@ -96,20 +95,52 @@ func (q *Queue) needed(s *segment) (n uint64) {
 		if r == nil || k.last < s.first {
 			continue
 		}
-		p := r.place()
-		n += uint64(float64(k.bytes) * float64(p.left(s.first, k.last)) / float64(k.last-s.first+1))
+		p := wants{r.place(), r, r.removals()}
+		left := k.bytes
+		for _, x := range p.removed {
+			if of := x.Segments[s.first]; of.Marked == k.n {
+				left -= min(of.Bytes, left)
+			}
+		}
+		n += uint64(float64(left) * float64(p.left(s.first, k.last)) / float64(k.last-s.first+1))
 	}
 	return n
 }
 
+// wants is what a reader needs of what is marked for it. What has expired
+// stays until its turn: only then is it counted as lost.
+type wants struct {
+	standing
+	r       *Reader
+	removed []removal
+}
+
+// anyOf reports whether one of them needs a record.
+func anyOf(all map[ReaderID]wants, seq uint64, body []byte) (bool, error) {
+	for m := range marks(body) {
+		p, ok := all[m.Reader]
+		if !ok || !p.needs(seq) {
+			continue
+		}
+		if len(p.removed) == 0 {
+			return true, nil
+		}
+		h, topic, err := readHead(body)
+		if err != nil || !p.r.isRemoved(p.removed, seq, &Message{Topic: topic, Time: h.at}) {
+			return err == nil, err
+		}
+	}
+	return false, nil
+}
+
 // places are where the readers stand that have something in s.
-func (q *Queue) places(s *segment) map[ReaderID]standing {
+func (q *Queue) places(s *segment) map[ReaderID]wants {
 	q.segMu.RLock()
 	defer q.segMu.RUnlock()
-	all := map[ReaderID]standing{}
+	all := map[ReaderID]wants{}
 	for id := range s.marks {
 		if r := q.readers[id]; r != nil {
-			all[id] = r.place()
+			all[id] = wants{r.place(), r, r.removals()}
 		}
 	}
 	return all

@@ -60,6 +60,13 @@ func (x *removal) selection() Selection {
 	return s
 }
 
+// removals are those that are on disk. They are not to be changed.
+func (r *Reader) removals() []removal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.removed
+}
+
 func (r *Reader) isRemoved(all []removal, seq uint64, m *Message) bool {
 	for i := range all {
 		if s := all[i].selection(); seq <= all[i].Upto && s.picks(r.q.cfg.Match, m) {
