@@ -3,7 +3,9 @@ package storequeue
 import "encoding/binary"
 
 // A stretch is sequences that a reader passes without being shown them: what in
-// them was for it is lost. It begins behind from and ends with to.
+// them was for it is lost. It begins behind from and ends with to. What limits
+// skip is the oldest that waits, so it is one stretch, whatever it is; what people
+// remove may be every second message, and is a removal instead.
 type stretch struct{ from, to uint64 }
 
 // stretches rise and do not touch. They are not changed in place.
