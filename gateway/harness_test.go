@@ -272,8 +272,13 @@ func (c *cloud) tls(t testing.TB, name string) *tls.Config {
 // connections.
 func (c *cloud) watch(t testing.TB, got func(*client.Message)) *client.Client {
 	t.Helper()
+	return c.watchAs(t, "watcher", got)
+}
+
+func (c *cloud) watchAs(t testing.TB, id string, got func(*client.Message)) *client.Client {
+	t.Helper()
 	return dial(t, client.Options{
-		Address: fmt.Sprintf("127.0.0.1:%d", c.port), TLS: c.tls(t, "watcher"), ClientID: "watcher",
+		Address: fmt.Sprintf("127.0.0.1:%d", c.port), TLS: c.tls(t, "watcher"), ClientID: id,
 		SessionExpiry: 3600, ReceiveMaximum: 1000,
 		OnMessage: func(m *client.Message) error { got(m); return nil },
 	}, "#")

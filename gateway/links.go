@@ -137,6 +137,10 @@ func (g *Gateway) outbound(m *storequeue.Message) {
 // change that.
 func (g *Gateway) receive(ctx context.Context, l *link, m storequeue.Message) error {
 	err := g.broker.Publish(ctx, l.identity, m)
+	if errors.Is(err, broker.ErrRetain) { // logged by the broker; waiting for room would hold up all that comes behind
+		m.Retain = false
+		err = g.broker.Publish(ctx, l.identity, m)
+	}
 	switch {
 	case errors.Is(err, broker.ErrDenied): // counted and logged by the broker
 		return nil

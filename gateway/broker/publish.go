@@ -17,6 +17,7 @@ import (
 var (
 	ErrDenied = errors.New("no rule allows it")
 	ErrTopic  = errors.New("not a topic, or too long")
+	ErrRetain = errors.New("too many retained messages") // it would be taken without Retain
 )
 
 // A publication is one message on its way through the broker. They are reused:
@@ -225,7 +226,7 @@ func (b *Broker) Publish(ctx context.Context, from access.Identity, m storequeue
 	case mqtt.TopicNameInvalid:
 		return fmt.Errorf("publish to %.200q: %w: at most %d levels (see broker.limits) and %d bytes", m.Topic, ErrTopic, b.limits.Load().TopicLevels, MaxTopic)
 	case mqtt.QuotaExceeded:
-		return fmt.Errorf("publish to %q: too many retained messages: see broker.limits", m.Topic)
+		return fmt.Errorf("publish to %q: %w: see broker.limits", m.Topic, ErrRetain)
 	default:
 		return fmt.Errorf("publish to %q as %s: %w: add it under access.rules", m.Topic, from.Name, ErrDenied)
 	}
