@@ -27,18 +27,19 @@ func hashCommand() *cobra.Command {
 	}
 }
 
-// giveWay makes this process one that gets the processor when others do not
-// want it. Linux asks for that thread by thread, and new threads are like those
-// that start them. Where it is not allowed, it is done without.
+// giveWay lets this process have a quarter of the processor that one with work
+// to do leaves it: less, and a busy machine would let nobody in. Linux asks for
+// that thread by thread, and new threads are like those that start them. Where
+// it is not allowed, it is done without.
 func giveWay() {
-	const lowest = 19
+	const lower = 5
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return
 	}
 	for _, t := range threads {
 		if id, err := strconv.Atoi(t.Name()); err == nil {
-			_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, lowest)
+			_ = syscall.Setpriority(syscall.PRIO_PROCESS, id, lower)
 		}
 	}
 }

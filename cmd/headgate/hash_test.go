@@ -44,8 +44,8 @@ func TestHashHelperGivesWay(t *testing.T) {
 		if err != nil {
 			continue // it has ended
 		}
-		if nice := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))[16]; nice != "19" {
-			t.Errorf("a thread has the nice value %s, want 19", nice)
+		if nice := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))[16]; nice != "5" {
+			t.Errorf("a thread has the nice value %s, want 5", nice)
 		}
 	}
 	in.Close()
