@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,10 +26,11 @@ type cloud struct {
 	// cut says whether to drop the line at a step; n counts its kind of step from 1.
 	cut func(at step, n int) bool
 	// hello, if set, runs after CONNACK.
-	hello func(c *cloudConn)
-	down  bool        // refuses to be dialled
-	alive func() bool // whoever dials; nil: yes
-	early bool        // a QoS 2 message is delivered at PUBLISH, not at PUBREL: the standard allows both
+	hello  func(c *cloudConn)
+	down   bool        // refuses to be dialled
+	alive  func() bool // whoever dials; nil: yes
+	silent atomic.Bool // reads, and says nothing
+	early  bool        // a QoS 2 message is delivered at PUBLISH, not at PUBREL: the standard allows both
 
 	mu       sync.Mutex // covers the fields below
 	steps    map[step]int
@@ -46,6 +48,7 @@ type cloud struct {
 	maxOpen  []int             // most PUBLISH without an answer, by connection
 	held     map[uint16]string // of the session: hg-ids of QoS 2 messages between PUBREC and PUBREL
 	given    []string          // hg-ids of QoS 2 messages, as they were delivered
+	aliased  int               // PUBLISH without a topic
 	unknown  int               // PUBREL for packet ids that the session does not have
 	done     sync.WaitGroup
 }
@@ -68,10 +71,11 @@ const (
 type cloudConn struct {
 	*cloud
 	net.Conn
-	acks chan ack      // closed when reading ends
-	gone chan struct{} // closed then too
-	nr   int           // index in maxOpen
-	open int           // PUBLISH without an answer; covered by mu
+	acks  chan ack      // closed when reading ends
+	gone  chan struct{} // closed then too
+	nr    int           // index in maxOpen
+	open  int           // PUBLISH without an answer; covered by mu
+	alias map[uint16]string
 }
 
 type ack struct {
@@ -112,7 +116,7 @@ func (c *cloud) at(s step) bool {
 }
 
 func (c *cloud) serve(nc net.Conn) {
-	conn := &cloudConn{cloud: c, Conn: nc, acks: make(chan ack, 70000), gone: make(chan struct{})}
+	conn := &cloudConn{cloud: c, Conn: nc, acks: make(chan ack, 70000), gone: make(chan struct{}), alias: map[uint16]string{}}
 	c.mu.Lock()
 	conn.nr = len(c.maxOpen)
 	c.maxOpen = append(c.maxOpen, 0)
@@ -187,6 +191,7 @@ func (c *cloudConn) connect(p *packets.Connect) bool {
 }
 
 func (c *cloudConn) publish(p *packets.Publish) bool {
+	c.resolve(p)
 	if strings.HasSuffix(p.Topic, "hg/gw/state") {
 		c.mu.Lock()
 		c.states = append(c.states, string(p.Payload))
@@ -221,6 +226,24 @@ func (c *cloudConn) publish(p *packets.Publish) bool {
 	}
 	c.acks <- ack{time.Now().Add(c.rtt), p, code}
 	return true
+}
+
+// resolve puts the topic in place of its alias [MQTT-3.3.2-8].
+func (c *cloudConn) resolve(p *packets.Publish) {
+	a := p.Properties.TopicAlias
+	most := c.connack.Properties.TopicAliasMaximum
+	switch {
+	case a == nil && p.Topic != "":
+	case a == nil || most == nil || *a == 0 || *a > *most:
+		c.t.Errorf("topic %q with alias %v", p.Topic, a)
+	case p.Topic != "":
+		c.alias[*a] = p.Topic
+	default:
+		c.aliased++
+		if p.Topic = c.alias[*a]; p.Topic == "" {
+			c.t.Errorf("alias %d stands for nothing on this connection", *a)
+		}
+	}
 }
 
 // hold takes a QoS 2 message, once for a packet id.
@@ -279,6 +302,9 @@ func (c *cloudConn) send(p io.WriterTo) error {
 	if _, err := p.WriteTo(&b); err != nil {
 		return err
 	}
+	if c.silent.Load() {
+		return nil
+	}
 	_, err := c.Write(b.Bytes())
 	return err
 }
@@ -292,6 +318,11 @@ func (c *cloudConn) answer() {
 			return
 		}
 		if a.code == dropLine {
+			c.Close()
+			return
+		}
+		if a.code == sayTooLarge {
+			c.send(&packets.Disconnect{ReasonCode: 0x95, Properties: &packets.Properties{}})
 			c.Close()
 			return
 		}
@@ -330,8 +361,9 @@ func (c *cloudConn) answer() {
 
 // Codes of reply that are none.
 const (
-	dropLine  = 1
-	sayPoison = 2
+	dropLine    = 1
+	sayPoison   = 2
+	sayTooLarge = 3
 )
 
 func (c *cloud) ackedIDs() []string {

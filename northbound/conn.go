@@ -23,6 +23,8 @@ type conn struct {
 	idle     func()        // called by the reader before it waits for the network
 	fail     func(error)   // told of the first error
 
+	heard, said moment // when bytes came and left last
+
 	in     *bufio.Reader
 	frame  frame
 	answer func(kind byte, id uint16) bool // takes a plain PUBACK, PUBREC or PUBCOMP, or leaves it to the client
@@ -43,6 +45,8 @@ func newConn(nc net.Conn, timeout time.Duration, fail func(error)) *conn {
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		c.raw = t.NetConn()
 	}
+	c.heard.now()
+	c.said.now()
 	c.in = bufio.NewReaderSize(nc, readBuffer)
 	c.out = bufio.NewWriterSize(writerFunc(c.send), writeBuffer)
 	return c
@@ -57,7 +61,9 @@ func (c *conn) send(p []byte) (int, error) {
 	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	c.said.now()
+	return n, err
 }
 
 // Read is for one goroutine at a time.
@@ -70,6 +76,7 @@ func (c *conn) Read(p []byte) (int, error) {
 				c.fail(err)
 				return 0, err
 			}
+			c.heard.now()
 		}
 	}
 	n, err := c.in.Read(p)

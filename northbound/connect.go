@@ -42,6 +42,7 @@ const (
 var (
 	errStopped = errors.New("the gateway stops")
 	errRenewed = errors.New("a new connection is to be made")
+	errBetter  = errors.New("a server that comes first can be reached again")
 )
 
 // visit connects to a server and stays until the connection or ctx ends. It
@@ -82,15 +83,10 @@ func (l *Link) serve(ctx, life context.Context, server string, c *connection) er
 	sending, stop := context.WithCancel(life)
 	defer stop()
 	defer context.AfterFunc(ctx, stop)()
-	renewed := make(chan bool, 1)
+	renewed := make(chan error, 1)
 	go func() { // ends with sending
-		select {
-		case <-l.fresh:
-			renewed <- true
-			stop()
-		case <-sending.Done():
-			renewed <- false
-		}
+		renewed <- l.replaced(sending, server)
+		stop()
 	}()
 	err := l.agree(life, server, c)
 	if err == nil {
@@ -104,13 +100,13 @@ func (l *Link) serve(ctx, life context.Context, server string, c *connection) er
 	}
 	stop()
 	switch anew := <-renewed; {
-	case life.Err() == nil && anew && ctx.Err() == nil && !errors.Is(err, errSource):
+	case life.Err() == nil && anew != nil && ctx.Err() == nil && !errors.Is(err, errSource):
 		code := byte(packets.DisconnectNormalDisconnection) // nobody is to hear of it: no will
 		if state, _, _ := l.stateTopic(); state != c.state {
 			code = packets.DisconnectDisconnectWithWillMessage // it is told elsewhere from now on
 		}
 		leave(life, c, code)
-		err = errRenewed
+		err = anew
 	case life.Err() == nil:
 		leave(life, c, packets.DisconnectDisconnectWithWillMessage) // [MQTT-3.14.4]
 	case !errors.Is(err, errSource):
@@ -215,7 +211,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 	c.conn.answer = s.plain
 	c.client = paho.NewClient(paho.ClientConfig{
 		Conn: c.conn, Session: s,
-		PingHandler: pinger{paho.NewDefaultPinger(), fail, started},
+		PingHandler: pinger{c.conn, fail, started},
 		AuthHandler: noAuth{},
 		OnPublishReceived: []func(paho.PublishReceived) (bool, error){
 			func(p paho.PublishReceived) (bool, error) { return true, l.receive(life, p, fail) },
@@ -389,23 +385,6 @@ func (l *Link) answered(code byte) {
 		return
 	}
 	l.status.refuse(code)
-}
-
-// A pinger is paho's, whose verdict is heard at once.
-type pinger struct {
-	*paho.DefaultPinger
-	fail    func(error)
-	started <-chan struct{}
-}
-
-// Run pings until ctx ends or an answer stays out.
-func (p pinger) Run(ctx context.Context, nc net.Conn, keepAlive uint16) error {
-	<-p.started
-	err := p.DefaultPinger.Run(ctx, nc, keepAlive)
-	if err != nil {
-		p.fail(fmt.Errorf("%w: %w", errSilent, err))
-	}
-	return err
 }
 
 // noAuth answers enhanced authentication, which was not asked for. Without it

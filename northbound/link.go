@@ -99,8 +99,10 @@ type Link struct {
 	stale   map[string]bool // filters that are subscribed to no more, as long as the cloud does not know
 
 	ledger    *ledger
-	capped    bool // a server takes less than a route asks for, and that was said
-	plainWill bool // a server refused the retained will; used by connect
+	capped    bool    // a server takes less than a route asks for, and that was said
+	better    int     // the server that a probe has reached; set by replaced
+	probe     backoff // between probes; used by replaced, and between connections
+	plainWill bool    // a server refused the retained will; used by connect
 
 	dial func(ctx context.Context, server string) (net.Conn, error)
 }
@@ -134,6 +136,7 @@ func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 	l.idPrefix = fmt.Sprintf("%s/%d/", cfg.Gateway, cfg.Epoch)
 	l.status.since = time.Now()
 	l.dial = l.dialTLS
+	l.probe.most = maxProbe
 	var err error
 	if l.ledger, err = newLedger(cfg.State, cfg.Name); err != nil {
 		return nil, fmt.Errorf("link %s: %w", cfg.Name, err)
@@ -177,14 +180,20 @@ func (l *Link) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if errors.Is(err, errRenewed) {
+		if errors.Is(err, errRenewed) || errors.Is(err, errBetter) {
 			l.status.down("")
+			if errors.Is(err, errBetter) {
+				server = l.better
+			}
 			continue
 		}
 		tried = append(tried, err.Error())
 		server = (server + 1) % len(l.cfg.Servers)
 		if up >= steadyAfter {
 			retry.reset()
+			if server == 1%len(l.cfg.Servers) { // the first has held
+				l.probe.reset()
+			}
 			server = 0
 		}
 		if up > 0 || len(tried) >= len(l.cfg.Servers) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/eclipse/paho.golang/packets"
 )
 
 // hangs is a script that stops reading after the first CONNACK.
@@ -101,6 +103,97 @@ func TestServersInOrder(t *testing.T) {
 		}
 		c.done.Wait()
 	})
+}
+
+// On a standby the link looks for the first server, and moves back without a
+// message lost or repeated. One that shakes hands and refuses CONNECT costs a
+// reconnect, seldom.
+func TestFailback(t *testing.T) {
+	for _, refuses := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCloud(t)
+			c.rtt = 10 * time.Millisecond
+			first := newCloud(t)
+			first.rtt = c.rtt
+			first.down = true
+			cfg := testConfig()
+			cfg.Servers = []string{"first.test:8883", "second.test:8883"}
+			src := newSource(t, nil)
+			l, err := NewLink(cfg, src)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.dial = func(ctx context.Context, server string) (net.Conn, error) {
+				if strings.HasPrefix(server, "first") {
+					return first.dial(ctx, server)
+				}
+				return c.dial(ctx, server)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- l.Run(ctx) }() // ends with ctx
+			until(t, "on the standby", func() bool { return l.Stats().Server == "second.test:8883" && l.Stats().Connected })
+			first.mu.Lock()
+			first.down = false
+			if refuses {
+				first.connack.ReasonCode = packets.ConnackServerUnavailable
+			}
+			first.mu.Unlock()
+			const n = 300
+			for i := range n {
+				src.put(t, numbered(n)[i])
+				time.Sleep(time.Second)
+			}
+			until(t, "all acknowledged", func() bool { return src.Acked() == n })
+			got := append(c.ackedIDs(), first.ackedIDs()...)
+			if len(got) != n || len(c.received())+len(first.received()) != n {
+				t.Errorf("%d arrived, %d were sent, want %d", len(got), len(c.received())+len(first.received()), n)
+			}
+			if !slices.IsSortedFunc(got, func(x, y string) int { return len(x) - len(y) }) {
+				t.Errorf("out of order: %v", got)
+			}
+			switch moves := len(first.connects); {
+			case !refuses && (moves != 1 || l.Stats().Server != "first.test:8883" || len(first.ackedIDs()) < n/2):
+				t.Errorf("%d moves, on %s", moves, l.Stats().Server)
+			case refuses && (moves < 1 || moves > 4 || l.Stats().Server != "second.test:8883"):
+				t.Errorf("%d tries at the first in 5 minutes, on %s", moves, l.Stats().Server)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			c.done.Wait()
+			first.done.Wait()
+		})
+	}
+}
+
+// A server that falls silent is left within one and a half keepalives, whether
+// anything is sent or not; one that only has nothing to say is not.
+func TestSilence(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCloud(t)
+			src := newSource(t, c)
+			l, stop := start(t, testConfig(), src, c)
+			defer stop()
+			time.Sleep(10 * time.Minute)
+			if l.Stats().Reconnects != 0 {
+				t.Fatalf("a quiet link was given up: %+v", l.Stats())
+			}
+			c.silent.Store(true)
+			if busy {
+				src.put(t, numbered(3)...)
+			}
+			began := time.Now()
+			until(t, "left", func() bool { return l.Stats().LastError != "" })
+			if d := time.Since(began); d > 45*time.Second {
+				t.Errorf("busy %v: silence was noticed after %v, want at most 1.5 keepalives of 30 s", busy, d)
+			}
+			c.silent.Store(false)
+			until(t, "back", func() bool { return l.Stats().Connected })
+		})
+	}
 }
 
 func TestExplain(t *testing.T) {
