@@ -89,6 +89,11 @@ bench-e2e: need
 bench-broker: need
 	go test -run '^$$' -bench 'Broker$$' -benchtime 1x -timeout 20m ./gateway
 
+# Durable messages a second, the drain, a commit beside bbolt's, and wear, with the limits that they must keep.
+.PHONY: bench-rates
+bench-rates:
+	go test -run '^$$' -bench 'Rates$$' -benchtime 1x ./storequeue ./gateway
+
 .PHONY: build
 build:
 	$(GOENV) $(GOBUILD) -o $(BIN)/headgate ./cmd/headgate

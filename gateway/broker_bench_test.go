@@ -155,8 +155,14 @@ func ownTime(t testing.TB) time.Duration {
 // startPlain starts a gateway that serves loopback and nothing else.
 func startPlain(t testing.TB) (*process, int) {
 	t.Helper()
+	config, port := plainConfig(t)
+	return startGateway(t, config), port
+}
+
+func plainConfig(t testing.TB) (config string, port int) {
+	t.Helper()
 	dir, port := t.TempDir(), freePort(t)
-	config := filepath.Join(dir, "headgate.yaml")
+	config = filepath.Join(dir, "headgate.yaml")
 	text := fmt.Sprintf(`version: 1
 gateway: {id: site-1, data: data}
 admin: {address: ""}
@@ -170,7 +176,7 @@ access:
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return startGateway(t, config), port
+	return config, port
 }
 
 // startMosquitto starts one that drops nothing and delays nothing.

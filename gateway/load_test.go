@@ -155,7 +155,7 @@ func (l *load) run() time.Duration {
 	events := make([]syscall.EpollEvent, len(l.lines))
 	start := time.Now()
 	heard := start
-	for l.received < all || l.unacknowledged() > 0 {
+	for l.sent < l.shape.messages || l.received < all || l.unacknowledged() > 0 {
 		waiting := l.publish(time.Since(start))
 		n, err := syscall.EpollWait(l.poll, events, waiting)
 		if err != nil && err != syscall.EINTR {

@@ -266,7 +266,7 @@ func (q *Queue) freeSome() (freed bool, err error) {
 	if q.diskBytes() < before {
 		return true, nil
 	}
-	if shrunk, err := q.compact(true); shrunk || err != nil {
+	if shrunk, err := q.compact(true); shrunk || err != nil && !isFull(err) { // a full disk may have no room for making a file smaller
 		return shrunk, err
 	}
 	for _, r := range q.droppers() {

@@ -104,3 +104,48 @@ func TestLingerEndsWhenFull(t *testing.T) {
 		}
 	})
 }
+
+// What Linger spares a disk, at ten messages of 100 bytes a second, one each
+// 100 ms, while the link is away and while it acknowledges each.
+func TestLingerSparesTheDisk(t *testing.T) {
+	lingers := []time.Duration{0, 10 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, time.Second}
+	for _, online := range []bool{false, true} {
+		var all []float64
+		for _, linger := range lingers {
+			all = append(all, wearAt(t, linger, online))
+		}
+		t.Logf("bytes written per payload byte with a linger of %v: %.0f; link online: %v", lingers, all, online)
+		if all[0] < 2*all[3] || all[3] < 2*all[4] {
+			t.Errorf("a longer linger spares nothing: %.0f", all)
+		}
+	}
+}
+
+func wearAt(t *testing.T, linger time.Duration, online bool) (each float64) {
+	synctest.Test(t, func(t *testing.T) {
+		q, err := Open(filepath.Join(t.TempDir(), "queue"), Config{Linger: linger})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		r := mustReader(t, q, "x")
+		before := q.Stats().Written
+		for range 150 {
+			m := note(1, r)
+			m.Payload = make([]byte, 100)
+			q.Submit(&m, func(seq uint64, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(100 * time.Millisecond)
+			if online {
+				r.Ack(q.Stats().Last)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		st := q.Stats()
+		each = float64(st.Written-before) / float64(st.Payload)
+	})
+	return each
+}
