@@ -68,21 +68,7 @@ func TestDiskFull(t *testing.T) {
 		got <- number
 		return nil
 	}})
-	for _, want := range p.kept {
-		select {
-		case number := <-got:
-			if number != strconv.Itoa(want) {
-				t.Fatalf("%s came, where %d was to come", number, want)
-			}
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%d was acknowledged and does not come", want)
-		}
-	}
-	select {
-	case number := <-got:
-		t.Errorf("%s came, which was refused", number)
-	case <-time.After(300 * time.Millisecond):
-	}
+	p.wantKept(got)
 	t.Logf("%d acknowledged and delivered, %d refused with 0x97", len(p.kept), p.refused)
 }
 
@@ -157,6 +143,26 @@ func (p *filler) publish() {
 		p.t.Fatalf("message %d: %v", p.sent, err)
 	}
 	p.sent++
+}
+
+// wantKept wants what was acknowledged, in order and nothing else.
+func (p *filler) wantKept(got <-chan string) {
+	p.t.Helper()
+	for _, want := range p.kept {
+		select {
+		case number := <-got:
+			if number != strconv.Itoa(want) {
+				p.t.Fatalf("%s came, where %d was to come", number, want)
+			}
+		case <-time.After(10 * time.Second):
+			p.t.Fatalf("%d was acknowledged and does not come", want)
+		}
+	}
+	select {
+	case number := <-got:
+		p.t.Errorf("%s came, which was refused", number)
+	case <-time.After(300 * time.Millisecond):
+	}
 }
 
 // siteOnSmallDisk is a gateway whose data lies on a disk of 64 MB.
