@@ -31,7 +31,7 @@ func (q *Queue) Picks(s *Selection, m *Message) bool { return s.picks(q.cfg.Matc
 // A removal takes messages from a reader that stay in the log until its cursor
 // has passed them: their order, their sequence numbers and the other readers do
 // not change. It says which by what they are, so it is small whatever their
-// number.
+// number; as stretches it would be as many as there are messages.
 type removal struct {
 	Filter   string `json:",omitempty"`
 	From, To int64  `json:",omitempty"` // Unix milliseconds; 0: open
