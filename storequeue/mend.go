@@ -48,8 +48,12 @@ func (q *Queue) mend(sick []*patient, of int) error {
 	if err != nil {
 		return err
 	}
+	others, err := survey(sick, files)
+	if err != nil {
+		return err
+	}
 	for i, p := range sick {
-		w, err := q.mendOne(p, files, i)
+		w, err := q.mendOne(p, files[i], others[i])
 		if err != nil {
 			return fmt.Errorf("salvage segment %s: %w", p.s.path, err)
 		}
@@ -92,22 +96,17 @@ func closeAll(files []*os.File) {
 
 // mendOne makes the segment anew whose file is own among all that may hold
 // something of it.
-func (q *Queue) mendOne(p *patient, files []*os.File, own int) (*wound, error) {
+func (q *Queue) mendOne(p *patient, own *os.File, others []*os.File) (*wound, error) {
 	s := p.s
-	search := &salvage{seal: s.seal.again(), first: s.first, last: s.last, found: map[uint64]place{}}
-	if !p.ends && p.newest {
-		search.last = ^uint64(0)
-	}
-	if err := search.search(files[own], rankOwn); err != nil {
+	search := &salvage{seal: s.seal.again(), first: s.first, last: p.last(), found: map[uint64]place{}}
+	if err := search.search(own, rankOwn); err != nil {
 		return nil, err
 	}
 	seqs := search.sequences()
-	if last := search.last; p.ends && uint64(len(seqs)) <= last-s.first || !p.ends {
-		for i, f := range files {
-			if i != own {
-				if err := search.search(f, 0); err != nil {
-					return nil, err
-				}
+	if !p.ends || uint64(len(seqs)) <= search.last-s.first {
+		for _, f := range others {
+			if err := search.search(f, 0); err != nil {
+				return nil, err
 			}
 		}
 		seqs = search.sequences()
@@ -264,7 +263,7 @@ func (q *Queue) repair(s *segment, cause error) (*wound, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := q.mendOne(p, files, 0)
+	w, err := q.mendOne(p, files[0], files[1:])
 	if err != nil {
 		return nil, fmt.Errorf("salvage segment %s: %w", s.path, err)
 	}

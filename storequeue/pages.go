@@ -43,6 +43,9 @@ func (p *pages) read(id uint64, buf []byte) ([]byte, error) {
 	if id >= uint64(len(p.seen)) {
 		return nil, fmt.Errorf("%w: page %d is beyond the end", errTorn, id)
 	}
+	if err := p.see(id, pageUsed); err != nil { // before it is read: nothing is read twice
+		return nil, err
+	}
 	if int64(cap(buf)) < p.size {
 		buf = make([]byte, p.size)
 	}
@@ -54,7 +57,7 @@ func (p *pages) read(id uint64, buf []byte) ([]byte, error) {
 	if binary.NativeEndian.Uint64(buf) != id || n > uint64(len(p.seen))-id {
 		return nil, fmt.Errorf("%w: page %d is another one", errTorn, id)
 	}
-	for i := range n {
+	for i := uint64(1); i < n; i++ {
 		if err := p.see(id+i, pageUsed); err != nil {
 			return nil, err
 		}

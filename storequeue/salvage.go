@@ -1,6 +1,7 @@
 package storequeue
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -42,33 +43,26 @@ func (s *salvage) search(f *os.File, more int) error {
 	if f == nil { // it is gone
 		return nil
 	}
-	fi, err := f.Stat()
-	if err != nil {
-		return err
-	}
 	size, ranks := rankPages(f)
-	for id := uint64(2); int64(id) < fi.Size()/size; {
-		rank := rankAdrift
-		if id < uint64(len(ranks)) {
-			rank = ranks[id]
+	return searchPages(f, size, func(id uint64) int {
+		switch {
+		case id >= uint64(len(ranks)):
+			return rankAdrift + more
+		case ranks[id] == rankNobody:
+			return rankNobody
 		}
-		n := uint64(1)
-		if rank != rankNobody {
-			if n, err = s.page(f, id, size, rank+more); err != nil {
-				return err
-			}
-		}
-		id += n
-	}
-	return nil
+		return ranks[id] + more
+	}, s)
 }
+
+func (s *salvage) wants(seq uint64) bool { return seq >= s.first && seq <= s.last }
 
 // rankPages tells, as far as it can, what leads to each page.
 func rankPages(f *os.File) (size int64, ranks []int) {
 	metas := readMetas(f)
 	fi, err := f.Stat()
 	if len(metas) == 0 || err != nil {
-		return int64(os.Getpagesize()), nil
+		return pageSize(metas), nil
 	}
 	m := metas[0]
 	end := min(m.end, uint64(fi.Size()/m.pageSize))
@@ -93,6 +87,13 @@ func rankPages(f *os.File) (size int64, ranks []int) {
 	return m.pageSize, ranks
 }
 
+func pageSize(metas []meta) int64 {
+	if len(metas) == 0 {
+		return int64(os.Getpagesize())
+	}
+	return metas[0].pageSize
+}
+
 // mark notes which pages a tree leads to, as far as it can be followed.
 func (p *pages) mark(id uint64) {
 	b, err := p.read(id, nil)
@@ -109,88 +110,16 @@ func (p *pages) mark(id uint64) {
 		if flags != pageLeaf || binary.NativeEndian.Uint32(e)&elementBucket == 0 {
 			continue
 		}
-		if _, v, ok := roughElement(b, i); ok && len(v) >= 8 {
-			if root := binary.NativeEndian.Uint64(v); root != 0 {
+		start, kn, vn := elementAt(b, i)
+		if v := start + kn; vn >= 8 && v+8 <= uint64(len(b)) {
+			if root := binary.NativeEndian.Uint64(b[v:]); root != 0 {
 				p.mark(root)
 			}
 		}
 	}
 }
 
-// roughElement is an element of a leaf wherever it says that it lies.
-func roughElement(b []byte, i int) (k, v []byte, ok bool) {
-	e := b[pageHeader+i*pageElement:]
-	at, kn, vn := uint64(binary.NativeEndian.Uint32(e[4:])), uint64(binary.NativeEndian.Uint32(e[8:])), uint64(binary.NativeEndian.Uint32(e[12:]))
-	if at+kn+vn > uint64(len(e)) {
-		return nil, nil, false
-	}
-	return e[at : at+kn], e[at+kn : at+kn+vn], true
-}
-
-// page takes what it can from a leaf, and returns how many pages that was.
-func (s *salvage) page(f *os.File, id uint64, size int64, rank int) (n uint64, err error) {
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, int64(id)*size); err != nil {
-		return 1, nil // a bad sector
-	}
-	fi, err := f.Stat()
-	if err != nil {
-		return 1, err
-	}
-	n = 1 + uint64(binary.NativeEndian.Uint32(b[12:]))
-	if binary.NativeEndian.Uint64(b) != id || binary.NativeEndian.Uint16(b[8:]) != pageLeaf {
-		return 1, nil // what another page runs over into is none of its own
-	}
-	if n > 1 {
-		n = min(n, uint64(fi.Size()/size)-id)
-		b = make([]byte, int64(n)*size)
-		if _, err := f.ReadAt(b, int64(id)*size); err != nil {
-			return 1, nil
-		}
-	}
-	sound, err := s.leaf(b, b, place{f: f, at: int64(id) * size, rank: rank})
-	if err != nil || !sound {
-		return 1, err // it may not be that long
-	}
-	return n, nil
-}
-
-// leaf takes what it can from a leaf, which may be one that lies in place in an
-// element of another; page is where the file has them at.
-func (s *salvage) leaf(page, b []byte, at place) (sound bool, err error) {
-	for i := 0; i < int(binary.NativeEndian.Uint16(b[10:])) && pageHeader+(i+1)*pageElement <= len(b); i++ {
-		k, data, ok := roughElement(b, i)
-		if !ok {
-			continue
-		}
-		if len(data) >= bucketHeader+pageHeader && string(k) == string(bucketRecords) && len(page) == len(b) {
-			took, err := s.leaf(page, data[bucketHeader:], at)
-			if err != nil {
-				return sound, err
-			}
-			sound = sound || took
-		}
-		v, err := openValue(number(k), data)
-		if err != nil || len(k) != 8 {
-			continue
-		}
-		for seq, rec, ok := v.next(); ok; seq, rec, ok = v.next() {
-			there := at
-			there.at, there.size = at.at+int64(cap(page)-cap(rec)), len(rec)
-			took, err := s.take(seq, rec, there)
-			if err != nil {
-				return sound, err
-			}
-			sound = sound || took
-		}
-	}
-	return sound, nil
-}
-
 func (s *salvage) take(seq uint64, rec []byte, at place) (sound bool, err error) {
-	if seq < s.first || seq > s.last {
-		return false, nil
-	}
 	if _, err := s.seal.open(rec, seq); err != nil {
 		if errors.Is(err, errNewer) {
 			return false, err
@@ -207,6 +136,67 @@ func (s *salvage) take(seq uint64, rec []byte, at place) (sound bool, err error)
 		s.found[seq] = old
 	}
 	return true, nil
+}
+
+// A surveyor looks which of some segments a file that is not their own holds
+// something of, so that each is searched for where there is something only: what
+// is searched grows with the files, and not with their square.
+type surveyor struct {
+	sick  []*patient // in the order of their sequences
+	seals []seal
+	found []bool // by segment; true for the file's own, which need not be asked about
+}
+
+// survey returns, for each segment, those of the files that are not its own and
+// hold something of it. The first files are the segments' own.
+func survey(sick []*patient, files []*os.File) ([][]*os.File, error) {
+	others := make([][]*os.File, len(sick))
+	if len(files) < 2 {
+		return others, nil
+	}
+	s := &surveyor{sick: sick}
+	for _, p := range sick {
+		s.seals = append(s.seals, p.s.seal.again())
+	}
+	for i, f := range files {
+		if f == nil { // it is gone
+			continue
+		}
+		s.found = make([]bool, len(sick))
+		if i < len(sick) {
+			s.found[i] = true
+		}
+		if err := searchPages(f, pageSize(readMetas(f)), func(uint64) int { return rankAdrift }, s); err != nil {
+			return nil, err
+		}
+		for j, found := range s.found {
+			if found && j != i {
+				others[j] = append(others[j], f)
+			}
+		}
+	}
+	return others, nil
+}
+
+// of returns which segment a sequence is of.
+func (s *surveyor) of(seq uint64) (i int, ok bool) {
+	i, ok = slices.BinarySearchFunc(s.sick, seq, func(p *patient, seq uint64) int { return cmp.Compare(p.s.first, seq) })
+	if !ok {
+		i--
+	}
+	return i, i >= 0 && seq <= s.sick[i].last()
+}
+
+func (s *surveyor) wants(seq uint64) bool {
+	i, ok := s.of(seq)
+	return ok && !s.found[i]
+}
+
+func (s *surveyor) take(seq uint64, rec []byte, _ place) (sound bool, err error) {
+	i, _ := s.of(seq)
+	_, err = s.seals[i].open(rec, seq)
+	s.found[i] = err == nil || errors.Is(err, errNewer)
+	return false, nil
 }
 
 // sequences returns what was found, in order.

@@ -17,6 +17,14 @@ type patient struct {
 	other  uint64 // the epoch, if the file belongs to another queue
 }
 
+// last is the highest sequence that the segment can have.
+func (p *patient) last() uint64 {
+	if !p.ends && p.newest {
+		return ^uint64(0)
+	}
+	return p.s.last
+}
+
 // verify looks at everything in the file, once in a process, before bbolt
 // comes to it: bbolt panics on some bytes, faults on others, and goes in
 // circles. It wants mu held.
