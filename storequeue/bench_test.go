@@ -82,3 +82,59 @@ func BenchmarkDrain(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "msg/s")
 }
+
+// BenchmarkVerify is what a segment is looked at for before it is first used,
+// and what a search of it costs when it is damaged.
+func BenchmarkVerify(b *testing.B) {
+	for _, cfg := range []Config{{}, {Encrypt: true, Key: cutKey(1)}} {
+		name := "plain"
+		if cfg.Encrypt {
+			name = "encrypted"
+		}
+		cfg.MaxSize = 64 << 30
+		q, err := Open(b.TempDir(), cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, err := q.Reader("link/cloud")
+		if err != nil {
+			b.Fatal(err)
+		}
+		m := note(1, r)
+		m.Payload = make([]byte, 100)
+		var wg sync.WaitGroup
+		for range 200_000 {
+			wg.Add(1)
+			q.Submit(&m, func(uint64, error) { wg.Done() })
+		}
+		wg.Wait()
+		s := q.segments[0]
+		bytes := s.bytes.Load()
+		if err := q.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name+"/verify", func(b *testing.B) {
+			b.SetBytes(bytes)
+			for b.Loop() {
+				s.sound = false
+				if err := s.verify(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(name+"/search", func(b *testing.B) {
+			f, err := os.Open(s.path)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			b.SetBytes(bytes)
+			for b.Loop() {
+				found := &salvage{seal: s.seal.again(), first: s.first, last: s.last, found: map[uint64]place{}}
+				if err := found.search(f, rankOwn); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -111,7 +111,7 @@ func newCutter(t *testing.T, seed uint64) *cutter {
 
 // memoryDir is a folder that is gone after the test, in memory if possible:
 // what a real disk does to the files is not wanted here.
-func memoryDir(t *testing.T) string {
+func memoryDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "storequeue")
 	if err != nil {

@@ -17,13 +17,18 @@ import (
 // opens, nothing comes out that was not written there, what is lost lies in
 // what was hit, and is announced exactly when something is. ROT_SEED in the
 // environment repeats a round that failed.
-func TestRot(t *testing.T) {
-	rounds := 300
+func TestRot(t *testing.T) { rot(t, 200, Config{}) }
+
+func TestRotEncrypted(t *testing.T) { rot(t, 100, Config{Encrypt: true, Key: cutKey(1)}) }
+
+func rot(t *testing.T, rounds int, cfg Config) {
 	if os.Getenv("PROVE") != "" {
-		rounds = 30_000
+		rounds *= 100
 	}
-	healthy := newRotten(t, 6)
-	foreign := newRotten(t, 3)
+	fmt.Sscan(os.Getenv("ROT_ROUNDS"), &rounds)
+	cfg.SegmentSize = rotSegment
+	healthy := newRotten(t, cfg, 6)
+	foreign := newRotten(t, cfg, 3)
 	var mu sync.Mutex // covers the counts
 	hit, lost, lossless := map[string]int{}, 0, 0
 	var workers sync.WaitGroup
@@ -58,6 +63,7 @@ func TestRot(t *testing.T) {
 // A rotten is the files of a closed queue and what was written to it.
 type rotten struct {
 	t     *testing.T
+	cfg   Config
 	files map[string][]byte
 	wrote map[uint64]string          // payloads by sequence
 	waits map[string]map[uint64]bool // what each reader is to get
@@ -77,11 +83,11 @@ const (
 	rotPage    = 4096
 )
 
-func newRotten(t *testing.T, segments int) *rotten {
+func newRotten(t *testing.T, cfg Config, segments int) *rotten {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "queue")
-	q := openTest(t, dir, Config{SegmentSize: rotSegment})
-	g := &rotten{t: t, rnd: rand.New(rand.NewPCG(7, uint64(segments))), wrote: map[uint64]string{}, waits: map[string]map[uint64]bool{}, first: map[string]uint64{}, ends: map[string]uint64{}}
+	q := openTest(t, dir, cfg)
+	g := &rotten{t: t, cfg: cfg, rnd: rand.New(rand.NewPCG(7, uint64(segments))), wrote: map[uint64]string{}, waits: map[string]map[uint64]bool{}, first: map[string]uint64{}, ends: map[string]uint64{}}
 	readers := []*Reader{mustReader(t, q, "all"), mustReader(t, q, "half"), mustReader(t, q, "thirds")}
 	for _, r := range readers {
 		g.waits[r.name] = map[uint64]bool{}
@@ -251,7 +257,9 @@ func (g *rotten) check() (lost int) {
 		}
 	}
 	var told []Loss
-	q, err := Open(dir, Config{SegmentSize: rotSegment, MustExist: true, Lost: func(l Loss) { told = append(told, l) }})
+	cfg := g.cfg
+	cfg.MustExist, cfg.Lost = true, func(l Loss) { told = append(told, l) }
+	q, err := Open(dir, cfg)
 	if err != nil {
 		t.Error(err)
 		return 0
@@ -274,7 +282,7 @@ func (g *rotten) check() (lost int) {
 		t.Error(err)
 	}
 	before := len(told)
-	q, err = Open(dir, Config{SegmentSize: rotSegment, MustExist: true, Lost: func(l Loss) { told = append(told, l) }})
+	q, err = Open(dir, cfg)
 	if err != nil {
 		t.Errorf("the second time: %v", err)
 		return lost
