@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -30,6 +32,13 @@ func BenchmarkRates(b *testing.B) {
 // appendRate is how many messages a second are on disk and acknowledged.
 func appendRate(b *testing.B, s shape) float64 {
 	config, port := plainConfig(b)
+	text, err := os.ReadFile(config)
+	if err == nil { // the default of 100 would be what is in flight
+		err = os.WriteFile(config, bytes.Replace(text, []byte("broker:\n"), []byte("broker:\n  limits: {receive_maximum: 1000}\n"), 1), 0o600)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
 	g := startGateway(b, config)
 	dialLine(b, port, &mqtt.Connect{ClientID: "away"}, &mqtt.Subscribe{PacketID: 1, Subscriptions: []mqtt.Subscription{{Filter: "plant/#", QoS: 1}}}).close()
 	l := newLoad(b, port, s)
