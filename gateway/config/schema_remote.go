@@ -35,7 +35,7 @@ func (l *fileLink) keys() []key {
 	return []key{
 		{name: "name", into: &l.name, required: true, doc: "Its name; in rules it is link:NAME."},
 		{name: "servers", into: &l.servers, required: true,
-			doc: "Brokers in order of preference, `mqtts://host:8883`. There is no way to send readings in the clear."},
+			doc: "Brokers in order of preference, `mqtts://host:8883`. From one that is not the first, the link goes back when one before it can be reached again. There is no way to send readings in the clear."},
 		{name: "ca", into: &l.ca, required: true, doc: "PEM file of the authorities that vouch for the brokers."},
 		{name: "certificate", into: &l.certificate, required: true, doc: "PEM file of the certificate chain the gateway shows."},
 		{name: "key", into: &l.key, required: true, doc: "PEM file of its private key."},
