@@ -165,7 +165,7 @@ func (q *Queue) checkReaders() error {
 			if !r.durable {
 				continue
 			}
-			at := number(fact(tx, bucketCursors, key(uint64(r.id))))
+			at := number(q.state.keys.vault.fact(tx, bucketCursors, key(uint64(r.id))))
 			if last := q.committed.Load(); at > last {
 				return fmt.Errorf("reader %s is at %d on disk, but the log ends at %d", r.name, at, last)
 			}

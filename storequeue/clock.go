@@ -118,7 +118,7 @@ func (q *Queue) putClock(tx *bbolt.Tx) error {
 		return nil
 	}
 	c.dirty, c.stored = false, time.Now()
-	return putFact(tx, bucketMeta, keyClock, c.encode(c.stored))
+	return q.state.keys.vault.putFact(tx, bucketMeta, keyClock, c.encode(c.stored))
 }
 
 func (c *clock) use() {

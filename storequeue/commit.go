@@ -320,14 +320,15 @@ func (q *Queue) activeSegment() (*segment, error) {
 func (q *Queue) noteNewest(before, n *segment, instead bool) error {
 	listing := q.listing(before)
 	return q.update(func(tx *bbolt.Tx) error {
-		err := putFact(tx, bucketMeta, keyNewest, key(n.first))
+		v := &q.state.keys.vault
+		err := v.putFact(tx, bucketMeta, keyNewest, key(n.first))
 		if err == nil && !instead {
-			err = putListed(tx, before.first, listing)
+			err = v.putListed(tx, before.first, listing)
 		}
 		if err != nil {
 			return err
 		}
-		return putListed(tx, n.first, nil)
+		return v.putListed(tx, n.first, nil)
 	})
 }
 

@@ -328,7 +328,7 @@ func (s *segment) says(facts map[string][]byte) bool {
 	if sealed == nil {
 		return sizes == nil
 	}
-	if sum := facts[string(keySum)]; sum != nil && !bytes.Equal(sum, sealSum(facts, s.last)) {
+	if !s.seal.summarized(facts, s.last) {
 		return false
 	}
 	said := &segment{marks: map[ReaderID]markCount{}}

@@ -30,11 +30,11 @@ func (q *Queue) listing(s *segment) []byte {
 	return b
 }
 
-func putListed(tx *bbolt.Tx, first uint64, listing []byte) error {
+func (v *vault) putListed(tx *bbolt.Tx, first uint64, listing []byte) error {
 	if _, err := tx.CreateBucketIfNotExists(bucketSegments); err != nil {
 		return err
 	}
-	return putFact(tx, bucketSegments, key(first), listing)
+	return v.putFact(tx, bucketSegments, key(first), listing)
 }
 
 func strikeListed(tx *bbolt.Tx, gone []*segment) error {
@@ -52,12 +52,12 @@ func strikeListed(tx *bbolt.Tx, gone []*segment) error {
 
 // readListed returns nil where nothing is listed: by an earlier program, or
 // because state.db is a copy, which knows nothing of what was unlinked since.
-func readListed(tx *bbolt.Tx) (listed map[uint64][]byte, err error) {
-	err = eachFact(tx, bucketSegments, func(k, v []byte) error {
+func (v *vault) readListed(tx *bbolt.Tx) (listed map[uint64][]byte, err error) {
+	err = v.eachFact(tx, bucketSegments, func(k, listing []byte) error {
 		if listed == nil {
 			listed = map[uint64][]byte{}
 		}
-		listed[number(k)] = slices.Clone(v)
+		listed[number(k)] = slices.Clone(listing)
 		return nil
 	})
 	return listed, err
@@ -85,7 +85,7 @@ func (q *Queue) listAll(there []uint64) error {
 	}
 	err := q.update(func(tx *bbolt.Tx) error {
 		for _, first := range there {
-			if err := putListed(tx, first, nil); err != nil {
+			if err := q.state.keys.vault.putListed(tx, first, nil); err != nil {
 				return err
 			}
 		}

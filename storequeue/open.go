@@ -26,11 +26,8 @@ func (q *Queue) open() error {
 			return err
 		}
 	}
-	why, err := settleState(q.dir)
+	why, err := q.openState()
 	if err != nil {
-		return err
-	}
-	if q.state, err = openState(q.dir, q.cfg); err != nil {
 		return err
 	}
 	q.badFacts(q.state.bad)
@@ -56,6 +53,23 @@ func (q *Queue) open() error {
 	}
 	q.tellWounds()
 	return nil
+}
+
+// openState opens state.db, or its copy where it is damaged, or where somebody
+// changed it who has no key; why says so.
+func (q *Queue) openState() (why, err error) {
+	if why, err = settleState(q.dir); err != nil {
+		return nil, err
+	}
+	q.state, err = openState(q.dir, q.cfg)
+	if why != nil || !errors.Is(err, errFact) {
+		return why, err
+	}
+	why = err
+	if err = useCopy(q.dir, why); err == nil {
+		q.state, err = openState(q.dir, q.cfg)
+	}
+	return why, err
 }
 
 // isEmptyDir tells a queue from a place for one. A folder that a power cut
@@ -129,6 +143,10 @@ func create(dir string, cfg *Config) error {
 	if _, err := createSegment(dir, seal{epoch: epoch}, 1); err != nil { // without a record: any seal will do
 		return err
 	}
+	v, err := newVault(epoch, r)
+	if err != nil {
+		return err
+	}
 	return createBolt(filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketReaders, bucketCursors} {
 			if _, err := tx.CreateBucket(name); err != nil {
@@ -140,7 +158,7 @@ func create(dir string, cfg *Config) error {
 				return err
 			}
 		}
-		if err := errors.Join(putVersion(tx), putListed(tx, 1, nil)); err != nil {
+		if err := errors.Join(putVersion(tx), v.putListed(tx, 1, nil)); err != nil {
 			return err
 		}
 		return putFact(tx, bucketMeta, keyEpoch, key(epoch))
@@ -220,12 +238,12 @@ func (q *Queue) listSegments() (firsts []uint64, err error) {
 // openReaders restores the durable readers and counts what waits for them.
 func (q *Queue) openReaders() error {
 	err := q.state.db.View(func(tx *bbolt.Tx) error {
-		err := q.clock.start(fact(tx, bucketMeta, keyClock), q.committed.Load())
+		err := q.clock.start(q.state.keys.vault.fact(tx, bucketMeta, keyClock), q.committed.Load())
 		if err != nil {
 			return fmt.Errorf("%w: clock: %w", ErrDamaged, err)
 		}
 		err = q.state.keys.vault.each(tx, bucketReaders, func(name string, id []byte) error {
-			at := number(fact(tx, bucketCursors, id))
+			at := number(q.state.keys.vault.fact(tx, bucketCursors, id))
 			r := newReader(q, ReaderID(number(id)), name, at)
 			r.durable = true
 			if err := r.restore(tx, at); err != nil {

@@ -176,7 +176,7 @@ func (q *Queue) noteEnd() error {
 	if q.Err() != nil || end == q.state.known {
 		return nil
 	}
-	err := q.update(func(tx *bbolt.Tx) error { return putFact(tx, bucketMeta, keyCommitted, key(end)) })
+	err := q.update(func(tx *bbolt.Tx) error { return q.state.keys.vault.putFact(tx, bucketMeta, keyCommitted, key(end)) })
 	if isFull(err) {
 		return nil
 	}

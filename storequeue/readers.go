@@ -31,11 +31,11 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 		if err := q.state.apply(tx, changes); err != nil {
 			return err
 		}
-		id = ReaderID(number(fact(tx, bucketMeta, keyLastReader))) + 1
+		id = ReaderID(number(q.state.keys.vault.fact(tx, bucketMeta, keyLastReader))) + 1
 		if id >= firstTemp {
 			return errors.New("no reader ids are left")
 		}
-		if err := putFact(tx, bucketMeta, keyLastReader, key(uint64(id))); err != nil {
+		if err := q.state.keys.vault.putFact(tx, bucketMeta, keyLastReader, key(uint64(id))); err != nil {
 			return err
 		}
 		if err := q.state.keys.vault.put(tx, bucketReaders, name, key(uint64(id))); err != nil {
@@ -44,10 +44,10 @@ func (q *Queue) Reader(name string, changes ...Change) (*Reader, error) {
 		if _, err := tx.CreateBucketIfNotExists(bucketFresh); err != nil {
 			return err
 		}
-		if err := putFact(tx, bucketFresh, key(uint64(id)), nil); err != nil {
+		if err := q.state.keys.vault.putFact(tx, bucketFresh, key(uint64(id)), nil); err != nil {
 			return err
 		}
-		return putFact(tx, bucketCursors, key(uint64(id)), key(start))
+		return q.state.keys.vault.putFact(tx, bucketCursors, key(uint64(id)), key(start))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("add reader %s: %w", name, err)

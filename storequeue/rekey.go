@@ -179,16 +179,15 @@ func (s *state) rewrite(dir string, r *ring, masters ...Key) error {
 // copyState copies all but the ring; what the vault covers goes over into the
 // new one.
 func (s *state) copyState(tx, old *bbolt.Tx, v *vault) error {
-	return old.ForEach(func(name []byte, from *bbolt.Bucket) error {
+	return old.ForEach(func(name []byte, _ *bbolt.Bucket) error {
 		if string(name) == string(bucketRing) {
 			return nil
 		}
-		to, err := tx.CreateBucket(name)
-		if err != nil {
+		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
 		if !covered(name) {
-			return from.ForEach(to.Put)
+			return s.copyFacts(tx, old, name, v)
 		}
 		return eachFact(old, name, func(k, data []byte) error {
 			plain, value, err := s.keys.vault.open(name, k, data)
@@ -202,6 +201,16 @@ func (s *state) copyState(tx, old *bbolt.Tx, v *vault) error {
 			return v.put(tx, name, plain, value)
 		})
 	})
+}
+
+// copyFacts copies what may be read, under the new vault's MACs.
+func (s *state) copyFacts(tx, old *bbolt.Tx, name []byte, v *vault) error {
+	if string(name) == string(bucketMeta) {
+		if err := errors.Join(putVersion(tx), putFact(tx, name, keyEpoch, key(s.epoch))); err != nil {
+			return err
+		}
+	}
+	return s.keys.vault.eachFact(old, name, func(k, value []byte) error { return v.putFact(tx, name, k, value) })
 }
 
 // covered says which buckets of state.db the vault is for.

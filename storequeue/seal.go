@@ -3,6 +3,7 @@ package storequeue
 import (
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -25,7 +26,8 @@ type seal struct {
 	first uint64 // sequence of the segment
 	key   uint32 // id of the data key; 0: not encrypted
 	aead  cipher.AEAD
-	room  *room // nil: each body that is opened gets memory of its own
+	sums  []byte // key of what the segment says of itself
+	room  *room  // nil: each body that is opened gets memory of its own
 }
 
 // room is memory that whoever reads one record after the other uses again.
@@ -54,6 +56,9 @@ func newSeal(epoch, first uint64, id uint32, data Key) (seal, error) {
 	k, err := hkdf.Key(sha256.New, data, salt, "headgate queue segment", keySize)
 	if err == nil {
 		s.aead, err = newAEAD(k)
+	}
+	if err == nil {
+		s.sums, err = hkdf.Key(sha256.New, data, salt, "headgate queue segment summary", keySize)
 	}
 	return s, err
 }
@@ -150,4 +155,32 @@ func (s seal) decrypt(rec []byte, seq uint64) ([]byte, error) {
 	}
 	r.body = body
 	return body, nil
+}
+
+// summed is what a sealed segment says of itself under a checksum. Under a key
+// keyBody is in it as well.
+var summed = [][]byte{keyEpoch, keyFirst, keySparse, keySealed, keySizes}
+
+// summary is over what a sealed segment says of itself, and over its last
+// sequence: a segment that no reader needs by these counts is unlinked unseen.
+// It is a checksum; of an encrypted segment, the HMAC-SHA256 under a key that
+// comes from the segment's. Once that key is gone there is nothing to protect.
+func (s seal) summary(facts map[string][]byte, last uint64) []byte {
+	b := key(last)
+	for _, k := range summed {
+		b = appendString(b, facts[string(k)])
+	}
+	if s.sums == nil {
+		return binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli))
+	}
+	h := hmac.New(sha256.New, s.sums)
+	h.Write(appendString(b, facts[string(keyBody)]))
+	return h.Sum(nil)
+}
+
+// summarized reports whether a sealed segment's summary is its own. Without a
+// key there may be none: an earlier program made it.
+func (s seal) summarized(facts map[string][]byte, last uint64) bool {
+	sum := facts[string(keySum)]
+	return sum == nil && s.sums == nil || hmac.Equal(sum, s.summary(facts, last))
 }

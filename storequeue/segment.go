@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -326,22 +325,10 @@ func (s *segment) putSealed(tx *bbolt.Tx) error {
 		return err
 	}
 	facts := map[string][]byte{}
-	for _, k := range summed {
+	for _, k := range append(summed, keyBody) {
 		facts[string(k)] = info.Get(k)
 	}
-	return info.Put(keySum, sealSum(facts, s.last))
-}
-
-var summed = [][]byte{keyEpoch, keyFirst, keySparse, keySealed, keySizes}
-
-// sealSum is the checksum over what a sealed segment says of itself, and over
-// its last sequence.
-func sealSum(facts map[string][]byte, last uint64) []byte {
-	b := key(last)
-	for _, k := range summed {
-		b = appendString(b, facts[string(k)])
-	}
-	return binary.BigEndian.AppendUint32(nil, crc32.Checksum(b, castagnoli))
+	return info.Put(keySum, s.seal.summary(facts, s.last))
 }
 
 // measure notes how much of the file is in use.

@@ -35,7 +35,7 @@ func (r *Reader) put(tx *bbolt.Tx, seq uint64) (written, error) {
 	}
 	r.mu.Unlock()
 	if r != r.q.house {
-		if err := w.place.put(tx, key(uint64(r.id))); err != nil {
+		if err := w.place.put(tx, &r.q.state.keys.vault, key(uint64(r.id))); err != nil {
 			return w, err
 		}
 		if err := forgetRemovals(tx, r.id, w.place.acked); err != nil {
@@ -54,11 +54,11 @@ func (r *Reader) put(tx *bbolt.Tx, seq uint64) (written, error) {
 	return w, nil
 }
 
-func (p *standing) put(tx *bbolt.Tx, k []byte) error {
+func (p *standing) put(tx *bbolt.Tx, v *vault, k []byte) error {
 	p.acked = p.skipped.beyond(p.acked)
 	p.skipped = p.skipped.behind(p.acked)
-	if at := number(fact(tx, bucketCursors, k)); at < p.acked {
-		if err := putFact(tx, bucketCursors, k, key(p.acked)); err != nil {
+	if at := number(v.fact(tx, bucketCursors, k)); at < p.acked {
+		if err := v.putFact(tx, bucketCursors, k, key(p.acked)); err != nil {
 			return err
 		}
 		if b := tx.Bucket(bucketFresh); b != nil {
@@ -71,7 +71,7 @@ func (p *standing) put(tx *bbolt.Tx, k []byte) error {
 		if _, err := tx.CreateBucketIfNotExists(bucketSkipped); err != nil {
 			return err
 		}
-		return putFact(tx, bucketSkipped, k, p.skipped.encode())
+		return v.putFact(tx, bucketSkipped, k, p.skipped.encode())
 	}
 	if b := tx.Bucket(bucketSkipped); b != nil && b.Get(k) != nil {
 		return b.Delete(k)
@@ -134,7 +134,7 @@ func (q *Queue) putAll(all []*Reader) error {
 		if err := q.putClock(tx); err != nil {
 			return err
 		}
-		return putFact(tx, bucketMeta, keyCommitted, key(committed))
+		return q.state.keys.vault.putFact(tx, bucketMeta, keyCommitted, key(committed))
 	})
 	if err != nil {
 		return err
@@ -155,13 +155,13 @@ func (r *Reader) isThere(tx *bbolt.Tx) (bool, error) {
 
 // restore puts back what put wrote. Nobody else knows r yet.
 func (r *Reader) restore(tx *bbolt.Tx, at uint64) error {
-	if data := fact(tx, bucketSkipped, key(uint64(r.id))); data != nil {
+	if data := r.q.state.keys.vault.fact(tx, bucketSkipped, key(uint64(r.id))); data != nil {
 		var err error
 		if r.skipped, err = decodeStretches(data); err != nil {
 			return err
 		}
 	}
-	if fact(tx, bucketFresh, key(uint64(r.id))) != nil {
+	if r.q.state.keys.vault.fact(tx, bucketFresh, key(uint64(r.id))) != nil {
 		r.start = at
 	}
 	at = r.skipped.beyond(at)

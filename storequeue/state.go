@@ -92,22 +92,25 @@ func openState(dir string, cfg Config) (*state, error) {
 // read takes what state.db says of the queue, and returns how many master keys
 // open it.
 func (s *state) read(tx *bbolt.Tx, master Key) (masters int, err error) {
-	s.epoch, s.newest = number(fact(tx, bucketMeta, keyEpoch)), number(fact(tx, bucketMeta, keyNewest))
-	s.known = number(fact(tx, bucketMeta, keyCommitted))
-	err = eachFact(tx, bucketCursors, func(_, at []byte) error {
+	s.epoch = number(fact(tx, bucketMeta, keyEpoch))
+	if s.keys.ring, masters, err = readRing(tx, s.epoch, master); err != nil {
+		return 0, err
+	}
+	if s.keys.vault, err = newVault(s.epoch, s.keys.ring); err != nil {
+		return 0, err
+	}
+	v := &s.keys.vault
+	if err = v.verify(tx); err != nil {
+		return 0, err
+	}
+	s.newest, s.known = number(v.fact(tx, bucketMeta, keyNewest)), number(v.fact(tx, bucketMeta, keyCommitted))
+	err = v.eachFact(tx, bucketCursors, func(_, at []byte) error {
 		s.known = max(s.known, number(at))
 		return nil
 	})
 	if err == nil {
-		s.listed, err = readListed(tx)
+		s.listed, err = v.readListed(tx)
 	}
-	if err != nil {
-		return 0, err
-	}
-	if s.keys.ring, masters, err = readRing(tx, s.epoch, master); err != nil {
-		return 0, err
-	}
-	s.keys.vault, err = newVault(s.epoch, s.keys.ring)
 	return masters, err
 }
 

@@ -128,13 +128,23 @@ func settleState(dir string) (why, err error) {
 	default:
 		why = lastErr
 	}
-	if _, err := putAside(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
 	return why, restore(spare, path)
 }
 
+// useCopy puts the copy in the place of a state.db that is whole and was changed.
+func useCopy(dir string, why error) error {
+	path, spare := filepath.Join(dir, stateFile), filepath.Join(dir, stateCopy)
+	if _, err := verifyState(spare); err != nil {
+		return fmt.Errorf("%w; its copy: %w", why, err)
+	}
+	return restore(spare, path)
+}
+
+// restore puts a state.db aside and its copy in its place.
 func restore(spare, path string) error {
+	if _, err := putAside(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	from, err := os.Open(spare)
 	if err != nil {
 		return err

@@ -15,12 +15,16 @@ import (
 // A vault is how what is told of readers and by callers lies in state.db: as it
 // is, or encrypted. Encrypted, a key is the HMAC-SHA256 of the bucket's name
 // and the key, since keys are topics and names of clients, and a value holds
-// both, with the place as associated data.
+// both, with the place as associated data. What may be read but not changed,
+// where readers are and which segments there are, has a MAC behind the value.
 type vault struct {
 	epoch uint64
 	aead  cipher.AEAD // nil: as it is
 	names []byte
+	sums  []byte // key of the MACs
 }
+
+const macSize = 16
 
 const vaultKey = 16 // bytes of a key that is hidden
 
@@ -34,7 +38,10 @@ func newVault(epoch uint64, r *ring) (vault, error) {
 	if v.aead, err = data.aead(epoch, "headgate queue state"); err != nil {
 		return v, err
 	}
-	v.names, err = hkdf.Key(sha256.New, data, key(epoch), "headgate queue state names", keySize)
+	if v.names, err = hkdf.Key(sha256.New, data, key(epoch), "headgate queue state names", keySize); err != nil {
+		return v, err
+	}
+	v.sums, err = hkdf.Key(sha256.New, data, key(epoch), "headgate queue state facts", keySize)
 	return v, err
 }
 
@@ -114,4 +121,77 @@ func (v *vault) each(tx *bbolt.Tx, bucket []byte, fn func(name string, value []b
 		}
 		return fn(name, value)
 	})
+}
+
+// putFact is putFact for what may be read and must not be changed: encrypted,
+// the value has a MAC behind it, over its place and itself. The checksum stays:
+// whoever has no key finds rot by it.
+func (v *vault) putFact(tx *bbolt.Tx, bucket, k, value []byte) error {
+	if v.aead != nil {
+		value = append(value[:len(value):len(value)], v.mac(bucket, k, value)...)
+	}
+	return putFact(tx, bucket, k, value)
+}
+
+func (v *vault) mac(bucket, k, value []byte) []byte {
+	h := hmac.New(sha256.New, v.sums)
+	h.Write(appendString(appendString(nil, bucket), k))
+	h.Write(value)
+	return h.Sum(nil)[:macSize]
+}
+
+// openMAC returns the value in a fact that putFact wrote, without a copy.
+func (v *vault) openMAC(bucket, k, data []byte) ([]byte, error) {
+	if v.aead == nil {
+		return data, nil
+	}
+	n := len(data) - macSize
+	if n < 0 || !hmac.Equal(data[n:], v.mac(bucket, k, data[:n])) {
+		return nil, fmt.Errorf("%w: bucket %s, and its checksum is right: somebody changed it", errFact, bucket)
+	}
+	return data[:n:n], nil
+}
+
+// fact returns what putFact put, without a copy, or nil if there is nothing, or
+// nothing that is whole: Open has looked at them all.
+func (v *vault) fact(tx *bbolt.Tx, bucket, k []byte) []byte {
+	data := fact(tx, bucket, k)
+	if data == nil {
+		return nil
+	}
+	value, err := v.openMAC(bucket, k, data)
+	if err != nil {
+		return nil
+	}
+	return value
+}
+
+// eachFact is eachFact for what putFact put.
+func (v *vault) eachFact(tx *bbolt.Tx, bucket []byte, fn func(k, value []byte) error) error {
+	return eachFact(tx, bucket, func(k, data []byte) error {
+		if bare(bucket, k) {
+			return nil
+		}
+		value, err := v.openMAC(bucket, k, data)
+		if err != nil {
+			return err
+		}
+		return fn(k, value)
+	})
+}
+
+// verify looks at every MAC in state.db.
+func (v *vault) verify(tx *bbolt.Tx) error {
+	return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+		if covered(name) || string(name) == string(bucketRing) {
+			return nil
+		}
+		return v.eachFact(tx, name, func(_, _ []byte) error { return nil })
+	})
+}
+
+// bare says which facts have no MAC: those that one must know to check it. The
+// ring opens with the right epoch only.
+func bare(bucket, k []byte) bool {
+	return string(bucket) == string(bucketMeta) && (string(k) == string(keyEpoch) || string(k) == string(keyLayout))
 }

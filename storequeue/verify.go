@@ -109,7 +109,7 @@ func (p *patient) believe(facts map[string][]byte, last, end uint64) {
 		p.cause = fmt.Errorf("it is the segment that begins at %d", number(facts[string(keyFirst)]))
 	case facts[string(keySealed)] == nil:
 		p.cause = errors.New("it is not as it was when the next one began")
-	case facts[string(keySum)] != nil && string(facts[string(keySum)]) != string(sealSum(facts, last)):
+	case !s.seal.summarized(facts, last):
 		p.cause = fmt.Errorf("%w: it says something else of itself", errTorn)
 	case last > end || last+1 < s.first:
 		p.cause = fmt.Errorf("it ends at %d, behind %d", last, end)
