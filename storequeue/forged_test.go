@@ -126,7 +126,7 @@ func recordAt(t *testing.T, s *segment, seq uint64) (rec []byte) {
 // Where readers are, what they skip and which segments there are is damage when
 // somebody changed it, and the copy of state.db takes its place.
 func TestForgedFacts(t *testing.T) {
-	one, two := key(1), key(2) // the readers x and y
+	one := key(1) // the reader x
 	for _, c := range []struct {
 		bucket, k, value []byte
 	}{
@@ -174,13 +174,19 @@ func TestForgedFacts(t *testing.T) {
 			}
 		}
 	}
-	// One reader's cursor, as it is, in the place of another's.
-	dir, _ := attacked(t, 1)
-	editBolt(t, filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
-		return putFact(tx, bucketCursors, one, bytes.Clone(fact(tx, bucketCursors, two)))
-	})
-	if got, lost := afterAttack(t, dir); fmt.Sprint(got) != "[0 1 2 3 99]" || len(lost) != 1 {
-		t.Errorf("moved: got %v, told %v", got, lost)
+	for _, name := range [][]byte{bucketCursors, bucketReaders} { // one reader's, as it is, in the place of the other's
+		dir, _ := attacked(t, 1)
+		editBolt(t, filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
+			var keys [][]byte
+			err := eachFact(tx, name, func(k, _ []byte) error {
+				keys = append(keys, bytes.Clone(k))
+				return nil
+			})
+			return errors.Join(err, putFact(tx, name, keys[0], bytes.Clone(fact(tx, name, keys[1]))))
+		})
+		if got, lost := afterAttack(t, dir); fmt.Sprint(got) != "[0 1 2 3 99]" || len(lost) != 1 || lost[0].Reason != ReasonState {
+			t.Errorf("%s moved: got %v, told %v", name, got, lost)
+		}
 	}
 }
 

@@ -180,9 +180,12 @@ func (v *vault) eachFact(tx *bbolt.Tx, bucket []byte, fn func(k, value []byte) e
 	})
 }
 
-// verify looks at every MAC in state.db.
+// verify looks at all without which the log cannot be read as it is.
 func (v *vault) verify(tx *bbolt.Tx) error {
 	return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+		if string(name) == string(bucketReaders) || string(name) == string(bucketLosses) {
+			return v.each(tx, name, func(string, []byte) error { return nil })
+		}
 		if covered(name) || string(name) == string(bucketRing) {
 			return nil
 		}
