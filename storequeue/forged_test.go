@@ -174,7 +174,11 @@ func TestForgedFacts(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range [][]byte{bucketCursors, bucketReaders} { // one reader's, as it is, in the place of the other's
+}
+
+// So is what stands, as it was written, in the place of something else.
+func TestMovedFacts(t *testing.T) {
+	for _, name := range [][]byte{bucketCursors, bucketReaders} {
 		dir, _ := attacked(t, 1)
 		editBolt(t, filepath.Join(dir, stateFile), func(tx *bbolt.Tx) error {
 			var keys [][]byte
