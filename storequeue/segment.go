@@ -1,7 +1,6 @@
 package storequeue
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
