@@ -61,6 +61,7 @@ type filling struct {
 	mu     sync.Mutex // covers the fields below; held for an encoding, never for I/O
 	batch  *batch
 	since  time.Time // when the first message of batch came, if commits linger
+	crowd  crowd
 	closed bool
 	work   sync.Cond // the committer waits for something to do
 	room   sync.Cond // submitters wait for a smaller batch
@@ -95,6 +96,7 @@ func (f *filling) next(empty *batch, linger time.Duration) *batch {
 		return nil
 	}
 	f.linger(linger)
+	f.gather()
 	full := f.batch
 	f.batch = empty
 	f.room.Broadcast()
@@ -128,7 +130,7 @@ func (q *Queue) Submit(m *Message, done func(seq uint64, err error)) {
 			f.since = time.Now()
 		}
 		f.work.Signal()
-	case q.cfg.Linger > 0 && f.batch.full():
+	case len(f.batch.entries) == f.crowd.size || f.batch.full():
 		f.work.Signal()
 	}
 	f.mu.Unlock()
@@ -148,6 +150,7 @@ func (q *Queue) commitLoop() {
 		if q.cfg.Committed != nil && err == nil {
 			q.cfg.Committed(len(b.entries), time.Since(began))
 		}
+		q.filling.expect(len(b.entries), time.Since(began))
 		b.answer(first, err)
 		q.busy.Store(0)
 		b.reset()

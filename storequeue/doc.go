@@ -7,7 +7,7 @@
 //
 //  1. Submit's done(seq, nil), and Append's nil, mean: on disk. What arrived
 //     while one commit was syncing is the next commit. No setting weakens this;
-//     Config.CommitLinger only lets a commit wait for company.
+//     Config.Linger only lets a commit wait for company.
 //  2. Next yields strictly rising sequence numbers. A sequence number rises by
 //     one per message and is never reused; together with Epoch it identifies a
 //     message for ever.
