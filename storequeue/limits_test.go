@@ -314,3 +314,101 @@ func TestClockIsSet(t *testing.T) {
 		}
 	})
 }
+
+// What was skipped behind messages that were shown and never acknowledged is
+// counted once, also when a restart forgets that they were shown and they are
+// skipped too.
+func TestSkippedBeforeRestart(t *testing.T) {
+	dir := t.TempDir()
+	q := openTest(t, dir, Config{SegmentSize: 64 << 10})
+	r := mustReader(t, q, "r")
+	const n = 100
+	for i := range n {
+		mustAppend(t, q, big(i, r))
+	}
+	take(t, r, 0, 30)
+	if _, _, err := r.shed(20<<10, n); err != nil {
+		t.Fatal(err)
+	}
+	skipped := lostBy(t, q)["r max_size"]
+	if skipped < 15 || skipped > 25 {
+		t.Fatalf("%d skipped", skipped)
+	}
+	for _, want := range []uint64{10 << 10, 30 << 10} { // some of what was shown, and all of it
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		q = openTest(t, dir, Config{SegmentSize: 64 << 10})
+		r = mustReader(t, q, "r")
+		if _, _, err := r.shed(want, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost := lostBy(t, q)["r max_size"]
+	if waiting := r.Waiting(); lost+waiting != n || lost <= skipped+30 {
+		t.Errorf("%d lost, %d before the restarts, and %d waiting of %d", lost, skipped, waiting, n)
+	}
+	if seqs := drainAll(t, r); uint64(len(seqs)) != n-lost {
+		t.Errorf("%d lost, and %d came of %d", lost, len(seqs), n)
+	}
+}
+
+// However much of the log is for others, what is too old behind it is found.
+func TestAgeBehindOthers(t *testing.T) {
+	q := openTest(t, t.TempDir(), Config{SegmentSize: 4 * shedBytes})
+	r, other := mustReader(t, q, "r"), mustReader(t, q, "other")
+	r.Limit(Limits{MaxAge: time.Minute})
+	for i := range 6 {
+		m := big(i, other)
+		m.Payload = make([]byte, shedBytes/4)
+		mustAppend(t, q, m)
+	}
+	old := big(6, r)
+	old.Time = now().Add(-time.Hour)
+	mustAppend(t, q, old)
+	if _, more, err := r.shed(0, 0); more || err != nil {
+		t.Errorf("more: %v, %v", more, err)
+	}
+	if by := lostBy(t, q); by["r max_age"] != 1 {
+		t.Errorf("lost: %v", by)
+	}
+}
+
+// What was skipped does not come to a reader that goes on from the last message
+// it was shown, whatever was acknowledged meanwhile.
+func TestSkippedStaysSkipped(t *testing.T) {
+	q := openTest(t, t.TempDir(), Config{})
+	r := mustReader(t, q, "r")
+	const n = 2 * aheadMost
+	var all []Message
+	for i := range n {
+		all = append(all, big(i, r))
+	}
+	mustAppend(t, q, all...)
+	at := uint64(0)
+	for _, acked := range []bool{false, true} { // when it is skipped
+		shown := take(t, r, at, 5)
+		at = shown[len(shown)-1].Seq
+		if acked {
+			r.Ack(at)
+		}
+		if _, _, err := r.shed(5<<10, n); err != nil {
+			t.Fatal(err)
+		}
+		r.Ack(at)
+	}
+	lost := lostBy(t, q)["r max_size"]
+	rest := take(t, r, at, n)
+	if lost == 0 || uint64(len(rest))+10+lost != n {
+		t.Errorf("%d lost, and %d come after the first 10 of %d", lost, len(rest), n)
+	}
+	if _, _, err := r.shed(1, n); err != nil || r.More(rest[len(rest)-1].Seq) {
+		t.Errorf("more, %v", err)
+	}
+	mustAppend(t, q, big(n, r))
+	at = rest[len(rest)-1].Seq
+	r.Ack(at)
+	if _, _, err := r.shed(1, n+1); err != nil || r.More(at) {
+		t.Errorf("more behind %d where nothing waits, %v", at, err)
+	}
+}

@@ -110,10 +110,10 @@ func (r *Reader) wakeUp() {
 	}
 }
 
-// Next returns, in order, up to limit messages marked for r with Seq > after,
-// waiting for the first. It removes nothing: start with Acked and go on from
-// the last Seq returned. The caller owns the messages. It ends with ctx's error,
-// or with ErrClosed after Close or Forget.
+// Next returns, in order, up to limit messages marked for r with Seq > after
+// that are not acknowledged, waiting for the first. It removes nothing: start
+// with Acked and go on from the last Seq returned. The caller owns the messages.
+// It ends with ctx's error, or with ErrClosed after Close or Forget.
 func (r *Reader) Next(ctx context.Context, after uint64, limit int) ([]Message, error) {
 	for {
 		msgs, err := r.read(ctx, after, limit)
@@ -142,8 +142,12 @@ func (r *Reader) Poll(after uint64, limit int) ([]Message, error) {
 func (r *Reader) More(after uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.newest > r.skipped.beyond(after)
+	return r.newest > r.from(after)
 }
+
+// from is where r goes on that has come to after: not in what it is done with,
+// which may be skipped messages that nobody was shown. It wants mu held.
+func (r *Reader) from(after uint64) uint64 { return r.skipped.beyond(max(after, r.acked)) }
 
 // Wake tells whoever polls, instead of waiting in Next, that there may be more.
 func (r *Reader) Wake() <-chan struct{} { return r.wake }
@@ -172,7 +176,7 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, error) {
 	r.mu.Lock()
 	prev := r.before(after)
-	after = r.skipped.beyond(after)
+	after = r.from(after)
 	newest, gone, waiting, skipped := r.newest, r.gone, int(r.waiting), r.skipped
 	seqs, known := r.ahead.next(after, limit)
 	removed := r.removed

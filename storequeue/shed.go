@@ -10,7 +10,8 @@ import (
 )
 
 // shedBytes bounds the log that is read in one go while messages are skipped:
-// meanwhile their reader waits.
+// meanwhile their reader waits. Up to the first of them there is no bound, or it
+// would never be reached.
 const shedBytes = 4 << 20
 
 // A headOf is what decides about the oldest message that waits for a reader.
@@ -29,6 +30,7 @@ type shedding struct {
 	want    uint64 // bytes of records to skip for want of room
 	upTo    uint64 // and not beyond
 	removed []removal
+	skipped stretches // as of before
 
 	newest uint64
 	from   uint64 // in flight up to here
@@ -50,14 +52,14 @@ func (r *Reader) shed(want, upTo uint64) (n uint64, more bool, err error) {
 	s := &shedding{r: r, now: time.Now(), want: want, upTo: upTo, losses: map[Reason]*Loss{}}
 	r.mu.Lock()
 	s.limits, s.newest, s.from = r.limits, r.newest, r.behindFlight()
-	at := standing{s.from, r.skipped}
+	s.skipped = r.skipped
 	gone := r.gone || r.held
 	s.removed = r.removed
 	r.mu.Unlock()
 	if s.to = s.from; gone || s.newest <= s.from {
 		return 0, false, nil
 	}
-	for _, seg := range r.q.segmentsWith(r.id, at) {
+	for _, seg := range r.q.segmentsWith(r.id, standing{s.from, s.skipped}) {
 		end, began := false, s.read
 		err = r.q.viewSound(seg, func(tx *bbolt.Tx) error {
 			return seg.scanOver(tx.Bucket(bucketRecords), max(s.from+1, seg.first), func(seq uint64, body []byte) (bool, error) {
@@ -78,16 +80,16 @@ func (r *Reader) shed(want, upTo uint64) (n uint64, more bool, err error) {
 }
 
 // behindFlight is where what Next returned ends. It wants mu held.
-func (r *Reader) behindFlight() uint64 { return r.skipped.beyond(max(r.acked, r.high)) }
+func (r *Reader) behindFlight() uint64 { return r.from(r.high) }
 
 // judge takes one record; more is false if it and those behind it stay.
 func (s *shedding) judge(seq uint64, body []byte) (more bool, err error) {
-	if seq > s.newest || s.read >= shedBytes {
+	if seq > s.newest || s.n > 0 && s.read >= shedBytes {
 		s.more = seq <= s.newest
 		return false, nil
 	}
 	s.read += len(body)
-	if _, ok := markFor(body, s.r.id); !ok {
+	if _, ok := markFor(body, s.r.id); !ok || s.skipped.has(seq) {
 		return true, nil
 	}
 	h, topic, err := readHead(body)
@@ -205,14 +207,14 @@ func (r *Reader) head(at standing) (h headOf, err error) {
 // and notes the oldest message that is left.
 func (r *Reader) look(now time.Time) error {
 	r.mu.Lock()
-	waits, front, next, l := r.waiting > 0, r.behindFlight(), r.next, r.limits
+	waits, front, next, l := r.waiting > 0, standing{r.behindFlight(), r.skipped}, r.next, r.limits
 	r.mu.Unlock()
 	if !waits {
 		return nil
 	}
 	var err error
-	if next.seq <= front {
-		if next, err = r.head(standing{acked: front}); err != nil {
+	if !front.needs(next.seq) {
+		if next, err = r.head(front); err != nil {
 			return err
 		}
 	}

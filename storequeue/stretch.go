@@ -39,14 +39,18 @@ func (s stretches) behind(seq uint64) stretches {
 	return s
 }
 
-// with adds a stretch behind the others.
+// with adds a stretch. It may take in others: after a restart that forgot what was
+// shown, skipping begins before what was skipped already.
 func (s stretches) with(x stretch) stretches {
-	all := append(make(stretches, 0, len(s)+1), s...)
-	if n := len(all); n > 0 && all[n-1].to >= x.from {
-		all[n-1].to = x.to
-		return all
+	all := make(stretches, 0, len(s)+1)
+	for len(s) > 0 && s[0].to < x.from {
+		all, s = append(all, s[0]), s[1:]
 	}
-	return append(all, x)
+	for len(s) > 0 && s[0].from <= x.to {
+		x = stretch{min(x.from, s[0].from), max(x.to, s[0].to)}
+		s = s[1:]
+	}
+	return append(append(all, x), s...)
 }
 
 // overlap is how many of the sequences behind from, up to to, are in s.
