@@ -41,7 +41,7 @@ demo:
 
 .PHONY: test
 test: need lint generated
-	go test -race -count=1 -timeout 9m ./...
+	go test -race -count=1 -timeout 12m ./...
 
 .PHONY: need
 need:
