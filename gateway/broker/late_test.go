@@ -40,10 +40,17 @@ func TestRevokedBetweenHandshakeAndConnect(t *testing.T) {
 	revoked.Store(true)
 	h.b.Recheck() // what watchAccess does when the list changed
 	c := newClient(t, nc, mqtt.V5)
-	if code := c.connect("", "a").Code; code == mqtt.Success {
-		c.subscribe("#", 1)
-		c.ping()
-		t.Errorf("revoked before CONNECT, and in")
+	hello, err := mqtt.Append(nil, mqtt.V5, &mqtt.Connect{Version: mqtt.V5, ClientID: "a", CleanStart: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Write(hello); err != nil {
+		return // cut off at once
+	}
+	if p, err := c.read(); err == nil { // an error is an alert of TLS
+		if ack, ok := p.(*mqtt.Connack); !ok || ack.Code == mqtt.Success {
+			t.Errorf("revoked before CONNECT, and in: %v", p)
+		}
 	}
 }
 
