@@ -91,9 +91,10 @@ func TestRenewalUnderLoad(t *testing.T) {
 	c := dial(t, client.Options{Address: fmt.Sprintf("127.0.0.1:%d", s.plain), ClientID: "press"})
 	sent := 0
 	serials := map[string]bool{}
-	for deadline := time.Now().Add(40 * time.Second); len(serials) < 4; sent++ {
+	anew := func() int { return strings.Count(g.log(t), "connects anew with changed certificates") }
+	for deadline := time.Now().Add(60 * time.Second); len(serials) < 4 || anew() < 2; sent++ { // the first link may come late
 		if time.Now().After(deadline) {
-			t.Fatalf("%d certificates in 40 s", len(serials))
+			t.Fatalf("%d certificates and %d new connections in 60 s", len(serials), anew())
 		}
 		if err := c.Publish(t.Context(), client.Message{Topic: "plant/press/x", Payload: fmt.Append(nil, sent), QoS: 1}); err != nil {
 			t.Fatal(err)
@@ -111,13 +112,11 @@ func TestRenewalUnderLoad(t *testing.T) {
 	for _, times := range arrived {
 		repeats += times - 1
 	}
-	log := g.log(t)
-	anew := strings.Count(log, "connects anew with changed certificates")
-	if anew < 2 || strings.Count(log, "no link to the cloud") > 1 { // the first one comes after the start
-		t.Errorf("%d new connections", anew)
+	if strings.Count(g.log(t), "no link to the cloud") > 1 { // the first one comes after the start
+		t.Error("the link was down between its certificates")
 	}
 	if repeats > 100 { // what the cloud has not answered within a second comes again
 		t.Errorf("%d messages came again", repeats)
 	}
-	t.Logf("%d messages, %d certificates, %d new connections: 0 lost, %d came again", sent, len(serials), anew, repeats)
+	t.Logf("%d messages, %d certificates, %d new connections: 0 lost, %d came again", sent, len(serials), anew(), repeats)
 }
