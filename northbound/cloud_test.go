@@ -231,7 +231,9 @@ func (c *cloudConn) publish(p *packets.Publish) bool {
 // resolve puts the topic in place of its alias [MQTT-3.3.2-8].
 func (c *cloudConn) resolve(p *packets.Publish) {
 	a := p.Properties.TopicAlias
+	c.mu.Lock()
 	most := c.connack.Properties.TopicAliasMaximum
+	c.mu.Unlock()
 	switch {
 	case a == nil && p.Topic != "":
 	case a == nil || most == nil || *a == 0 || *a > *most:
