@@ -47,6 +47,7 @@ func (q *Queue) keepLoop() {
 // keep puts the folder in order; look says that it is time to look for more.
 func (q *Queue) keep(look bool) {
 	q.keeping.Lock()
+	defer q.keeping.Unlock()
 	err := q.shedAll(look)
 	if err == nil {
 		err = q.flushCursors()
@@ -57,7 +58,6 @@ func (q *Queue) keep(look bool) {
 	if err == nil && look {
 		_, err = q.compact(false)
 	}
-	q.keeping.Unlock()
 	if err == nil || q.Err() != nil || q.isClosed() {
 		q.upkeep = ""
 		return

@@ -101,7 +101,7 @@ type Queue struct {
 
 	clock  clock
 	fault  faultState
-	upkeep string // the keeper's last complaint
+	upkeep string // the keeper's last complaint; keeping covers it
 
 	stop chan struct{} // closed by Close
 	done sync.WaitGroup
