@@ -2,10 +2,12 @@ package gateway_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +27,7 @@ type Attack struct {
 const strangers = 64 // addresses that an attack from outside comes from
 
 var attacks = map[string]func(*assault) error{
+	elsewhere:       (*assault).elsewhere,
 	"connect":       (*assault).connect,
 	"half-open TLS": (*assault).halfOpen,
 	"bad user":      (*assault).badUser,
@@ -50,6 +53,24 @@ func (s *Swarm) Attack(a Attack, r *Report) error {
 	err = attacks[a.Kind](as)
 	r.In = int(as.done.Load())
 	return err
+}
+
+// elsewhere is the attack that never speaks to the gateway: it takes from the
+// machine what attackers who share it may take, and nothing else.
+const elsewhere = "elsewhere"
+
+func (a *assault) elsewhere() error {
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for time.Now().Before(a.end) {
+				sha256.Sum256(make([]byte, 4096))
+				a.done.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return nil
 }
 
 // paced calls f at the attack's rate, from changing addresses, with at most

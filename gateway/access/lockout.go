@@ -159,19 +159,31 @@ func (s suspects[K]) failed(k K, now time.Time, limit Lockout) time.Duration {
 	return lock
 }
 
-// makeRoom forgets the suspect that was quiet for longest, one that is not
-// locked if there is any. It looks at all of them, and there is a bound on those.
+// makeRoom forgets one in sixteen suspects: those that were quiet for longest,
+// and those that are locked after all others. To forget them one by one would
+// be to look at all of them for each new name of a flood.
 func (s suspects[K]) makeRoom(now time.Time) {
-	var victim K
-	var oldest time.Time
-	best := false // victim is not locked
-	for k, x := range s {
-		free, last := !now.Before(x.until), x.last()
-		if oldest.IsZero() || free && !best || free == best && last.Before(oldest) {
-			victim, oldest, best = k, last, free
-		}
+	type quiet struct {
+		key    K
+		locked bool
+		last   time.Time
 	}
-	delete(s, victim)
+	all := make([]quiet, 0, len(s))
+	for k, x := range s {
+		all = append(all, quiet{k, now.Before(x.until), x.last()})
+	}
+	slices.SortFunc(all, func(a, b quiet) int {
+		if a.locked != b.locked {
+			if a.locked {
+				return 1
+			}
+			return -1
+		}
+		return a.last.Compare(b.last)
+	})
+	for _, q := range all[:max(1, len(all)/16)] {
+		delete(s, q.key)
+	}
 }
 
 func (x *suspect) last() time.Time {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,7 +106,11 @@ func TestSuspectsAreBounded(t *testing.T) {
 	l.failed(newPair(victim, "", "locked"), limit)
 	l.failed(newPair(victim, "", "locked"), limit)
 	base := netip.MustParseAddr("10.0.0.0").As4()
-	for i := range suspectsMax + 100 {
+	names := suspectsMax + 100
+	if os.Getenv("PROVE") != "" {
+		names = 1_000_000
+	}
+	for i := range names {
 		base[1], base[2], base[3] = byte(i>>16), byte(i>>8), byte(i)
 		l.failed(newPair(netip.AddrFrom4(base), "", strings.Repeat("x", i%300)), limit)
 	}

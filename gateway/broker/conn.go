@@ -49,13 +49,13 @@ type conn struct {
 	greeted   atomic.Bool
 
 	// Of the connection's own goroutine.
-	passed    bool // the door
-	will      *will
-	keepAlive time.Duration // 0: none
-	aliases   []string      // by number - 1
-	topic     string        // of the last PUBLISH: the next one's is often the same
-	pace      pace
-	delivery  delivery
+	passed                  bool // the door
+	will                    *will
+	keepAlive               time.Duration // 0: none
+	aliases                 []string      // by number - 1
+	topic                   string        // of the last PUBLISH: the next one's is often the same
+	publishing, subscribing pace
+	delivery                delivery
 
 	answers answers
 }
@@ -287,7 +287,7 @@ func (c *conn) handle(ctx context.Context, p mqtt.Packet) error {
 	case *mqtt.Subscribe:
 		return c.subscribe(ctx, p)
 	case *mqtt.Unsubscribe:
-		return c.unsubscribe(p)
+		return c.unsubscribe(ctx, p)
 	case *mqtt.Pingreq:
 		c.send(&mqtt.Pingresp{})
 		return nil

@@ -225,13 +225,13 @@ func TestPaceLimitsPublishing(t *testing.T) {
 		c := &conn{b: &Broker{}, limits: &Limits{PublishRate: 10}, quit: make(chan struct{})}
 		began := time.Now()
 		for range 30 {
-			c.pace.wait(t.Context(), c)
+			c.mayPublish(t.Context())
 		}
 		if d := time.Since(began); d != 2*time.Second {
 			t.Errorf("30 messages at 10/s with a burst of 10 took %v", d)
 		}
 		close(c.quit)
-		if c.pace.wait(t.Context(), c) {
+		if c.mayPublish(t.Context()) {
 			t.Error("a closed connection goes on")
 		}
 	})

@@ -164,13 +164,13 @@ func (r *retained) staleAgain(topics []string) {
 // changes make the state what memory is now.
 func (r *retained) changes(topics []string) ([]storequeue.Change, error) {
 	changes := make([]storequeue.Change, len(topics))
-	for i, m := range r.now(topics) {
+	for i, k := range r.now(topics) {
 		changes[i] = storequeue.Change{Bucket: bucketRetained, Key: topics[i]}
-		if m == nil {
+		if k.none() {
 			continue
 		}
 		var err error
-		if changes[i].Value, err = encodeRetained(m); err != nil {
+		if changes[i].Value, err = encodeRetained(k.message()); err != nil {
 			return nil, err
 		}
 	}
@@ -178,10 +178,10 @@ func (r *retained) changes(topics []string) ([]storequeue.Change, error) {
 }
 
 // now returns what is retained on each of the topics; nil: nothing.
-func (r *retained) now(topics []string) []*storequeue.Message {
+func (r *retained) now(topics []string) []kept {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	msgs := make([]*storequeue.Message, len(topics))
+	msgs := make([]kept, len(topics))
 	for i, topic := range topics {
 		msgs[i] = r.root.find(topic)
 	}

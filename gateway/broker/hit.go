@@ -31,6 +31,7 @@ const (
 	limitSessionsPerIdentity
 	limitSubscriptions
 	limitSubscriptionsTotal
+	limitSubscribeRate
 	limitSessionQueue
 	limitIdentityQueue
 	limitRetained
@@ -49,7 +50,7 @@ var limitNames = [limitCount]string{
 	limitReceiveMaximum: "receive_maximum", limitPublishRate: "publish_rate",
 	limitTopicLevels: "topic_levels", limitTopicAliases: "topic_aliases", limitUserProperties: "user_properties",
 	limitSessions: "sessions", limitSessionsPerIdentity: "sessions_per_identity",
-	limitSubscriptions: "subscriptions", limitSubscriptionsTotal: "subscriptions_total", limitRetained: "retained",
+	limitSubscriptions: "subscriptions", limitSubscriptionsTotal: "subscriptions_total", limitSubscribeRate: "subscribe_rate", limitRetained: "retained",
 	limitRetainedPerIdentity: "retained_per_identity",
 	limitSessionQueue:        "session_queue", limitIdentityQueue: "identity_queue",
 	limitOutbox: "outbox", limitOutboxTotal: "outbox_total",

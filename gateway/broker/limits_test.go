@@ -251,3 +251,27 @@ func TestSubscribeRepeatsItself(t *testing.T) {
 	c.expectMessage("x")
 	expect[*mqtt.Pingresp](c)
 }
+
+// Who subscribes and unsubscribes faster than anybody needs is read more
+// slowly; what a client may have it may always ask for at once.
+func TestSubscribeRate(t *testing.T) {
+	h := open(t, Limits{})
+	c := h.login(mqtt.V5, "alice", "a")
+	all, none := &mqtt.Subscribe{PacketID: 1}, &mqtt.Unsubscribe{PacketID: 2}
+	for i := range subscribeRate {
+		filter := fmt.Sprint("a/", i)
+		all.Subscriptions = append(all.Subscriptions, mqtt.Subscription{Filter: filter})
+		none.Filters = append(none.Filters, filter)
+	}
+	began := time.Now()
+	c.send(all)
+	expect[*mqtt.Suback](c)
+	h.expectHit()
+	none.Filters = none.Filters[:subscribeRate/2]
+	c.send(none)
+	expect[*mqtt.Unsuback](c)
+	if d := time.Since(began); d < time.Second/2 {
+		t.Errorf("1,500 filters took %v", d)
+	}
+	h.expectHit("subscribe_rate")
+}

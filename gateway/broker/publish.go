@@ -66,7 +66,7 @@ func (c *conn) publish(ctx context.Context, p *mqtt.Publish) error {
 	if err != nil {
 		return err
 	}
-	if !c.pace.wait(ctx, c) {
+	if !c.mayPublish(ctx) {
 		return errGone
 	}
 	if p.QoS > 0 {

@@ -1,10 +1,13 @@
 package broker
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/headgate-io/headgate/storequeue"
 )
@@ -34,12 +37,35 @@ type share struct {
 	bytes int64
 }
 
-// add counts m n times.
-func (s share) add(m *storequeue.Message, n int) share {
-	if m == nil {
+// and is both together.
+func (s share) and(k kept) share { return share{s.count + 1, s.bytes + k.weight} }
+
+// less is what is left without k, which may be none.
+func (s share) less(k kept) share {
+	if k.none() {
 		return s
 	}
-	return share{s.count + n, s.bytes + int64(n)*weight(m)}
+	return share{s.count - 1, s.bytes - k.weight}
+}
+
+// A kept is a message at rest; zero: none. A hundred thousand of them are that
+// many objects for the collector of garbage, and not five times as many. Nobody
+// changes one.
+type kept struct {
+	body   []byte // as storequeue.AppendMessage writes it
+	from   string // shared by all of one author's
+	weight int64
+}
+
+func (k kept) none() bool { return k.body == nil }
+
+// message returns the caller's own.
+func (k kept) message() *storequeue.Message {
+	m, err := storequeue.DecodeMessage(k.body)
+	if err != nil {
+		panic(fmt.Sprintf("retained message: %v", err)) // it was encoded here
+	}
+	return &m
 }
 
 // ownShare is how much of the limits one identity may use: a quarter, so that
@@ -48,7 +74,7 @@ const ownShare = 4
 
 // A shelf is one level of topics.
 type shelf struct {
-	message  *storequeue.Message
+	message  kept
 	children map[string]*shelf
 }
 
@@ -56,9 +82,6 @@ type shelf struct {
 const retainedCost = 384
 
 func weight(m *storequeue.Message) int64 {
-	if m == nil {
-		return 0
-	}
 	n := retainedCost + len(m.Topic) + len(m.Payload) + len(m.ContentType) + len(m.ResponseTopic) + len(m.CorrelationData)
 	for _, p := range m.Properties {
 		n += len(p.Key) + len(p.Value)
@@ -79,16 +102,15 @@ func (r *retained) full(from string, m *storequeue.Message) limit {
 	l := r.limits.Load()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	old := r.root.find(m.Topic)
-	if old == nil && len(r.stale) >= 2*l.Retained+foldBatch {
+	old, new := r.root.find(m.Topic), kept{weight: weight(m)}
+	if old.none() && len(r.stale) >= 2*l.Retained+foldBatch {
 		return limitRetained
 	}
-	all := r.total.add(old, -1)
-	own, before := r.by[from], r.by[from]
-	if old != nil && old.From == from {
-		own = own.add(old, -1)
+	all, own, before := r.total.less(old), r.by[from], r.by[from]
+	if old.from == from {
+		own = own.less(old)
 	}
-	all, own = all.add(m, 1), own.add(m, 1)
+	all, own = all.and(new), own.and(new)
 	switch {
 	case all.exceeds(r.total, l.Retained, l.RetainedBytes):
 		return limitRetained
@@ -104,10 +126,10 @@ func (s share) exceeds(before share, count int, bytes int64) bool {
 	return s.count > max(count, before.count) || s.bytes > max(bytes, before.bytes)
 }
 
-func (s *shelf) find(topic string) *storequeue.Message {
+func (s *shelf) find(topic string) kept {
 	for level := range strings.SplitSeq(topic, "/") {
 		if s = s.children[level]; s == nil {
-			return nil
+			return kept{}
 		}
 	}
 	return s.message
@@ -118,13 +140,13 @@ func (r *retained) arrived(m *storequeue.Message, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.seq = seq
-	if len(m.Payload) > 0 || r.root.find(m.Topic) != nil {
+	if len(m.Payload) > 0 || !r.root.find(m.Topic).none() {
 		r.stale[m.Topic] = struct{}{}
 	}
 	r.put(m)
 }
 
-// put keeps m, which nobody changes from now on. An empty payload removes what
+// put keeps a copy of m. An empty payload removes what
 // was there [MQTT-3.3.1-6]. mu is held.
 func (r *retained) put(m *storequeue.Message) {
 	if len(m.Payload) == 0 {
@@ -139,29 +161,36 @@ func (r *retained) put(m *storequeue.Message) {
 			if s.children == nil {
 				s.children = map[string]*shelf{}
 			}
-			s.children[level] = child
+			s.children[strings.Clone(level)] = child
 		}
 		s = child
 	}
-	r.book(s.message, -1)
-	r.book(m, 1)
-	s.message = m
+	r.leave(s.message)
+	s.message = r.join(m)
 	r.notice(m)
 }
 
 // take removes what is on topic. mu is held.
-func (r *retained) take(topic string) { r.book(r.root.remove(topic, true), -1) }
+func (r *retained) take(topic string) { r.leave(r.root.remove(topic, true)) }
 
-// book counts m, which may be nil, n times. mu is held.
-func (r *retained) book(m *storequeue.Message, n int) {
-	if m == nil {
+// join counts m and returns it as it is kept. mu is held.
+func (r *retained) join(m *storequeue.Message) kept {
+	body := storequeue.AppendMessage(make([]byte, 0, len(m.Topic)+len(m.From)+len(m.Payload)+32), m)
+	k := kept{slices.Clip(body), unique.Make(m.From).Value(), weight(m)}
+	r.total, r.by[m.From] = r.total.and(k), r.by[m.From].and(k)
+	return k
+}
+
+// leave counts one less. mu is held.
+func (r *retained) leave(k kept) {
+	if k.none() {
 		return
 	}
-	r.total = r.total.add(m, n)
-	if own := r.by[m.From].add(m, n); own.count > 0 {
-		r.by[m.From] = own
+	r.total = r.total.less(k)
+	if own := r.by[k.from].less(k); own.count > 0 {
+		r.by[k.from] = own
 	} else {
-		delete(r.by, m.From)
+		delete(r.by, k.from)
 	}
 }
 
@@ -181,8 +210,8 @@ func (r *retained) expire(now time.Time) {
 	}
 	r.soon = time.Time{}
 	var topics []string
-	r.root.all(false, func(m *storequeue.Message) {
-		if expired(m, now) {
+	r.root.all(false, func(k kept) {
+		if m := k.message(); expired(m, now) {
 			topics = append(topics, m.Topic)
 		} else {
 			r.notice(m)
@@ -194,35 +223,35 @@ func (r *retained) expire(now time.Time) {
 	}
 }
 
-func (s *shelf) remove(rest string, more bool) (old *storequeue.Message) {
+func (s *shelf) remove(rest string, more bool) (old kept) {
 	if !more {
-		old, s.message = s.message, nil
+		old, s.message = s.message, kept{}
 		return old
 	}
 	level, rest, more := strings.Cut(rest, "/")
 	child := s.children[level]
 	if child == nil {
-		return nil
+		return kept{}
 	}
 	old = child.remove(rest, more)
-	if child.message == nil && len(child.children) == 0 {
+	if child.message.none() && len(child.children) == 0 {
 		delete(s.children, level)
 	}
 	return old
 }
 
-// match returns the messages whose topics match filter. They are shared: read only.
-func (r *retained) match(filter string) []*storequeue.Message {
+// match returns the messages whose topics match filter.
+func (r *retained) match(filter string) []kept {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var found []*storequeue.Message
-	r.root.walk(filter, true, true, func(m *storequeue.Message) { found = append(found, m) })
+	var found []kept
+	r.root.walk(filter, true, true, func(k kept) { found = append(found, k) })
 	return found
 }
 
-func (s *shelf) walk(rest string, more, first bool, found func(*storequeue.Message)) {
+func (s *shelf) walk(rest string, more, first bool, found func(kept)) {
 	if !more {
-		if s.message != nil {
+		if !s.message.none() {
 			found(s.message)
 		}
 		return
@@ -244,8 +273,8 @@ func (s *shelf) walk(rest string, more, first bool, found func(*storequeue.Messa
 	}
 }
 
-func (s *shelf) all(first bool, found func(*storequeue.Message)) {
-	if s.message != nil {
+func (s *shelf) all(first bool, found func(kept)) {
+	if !s.message.none() {
 		found(s.message)
 	}
 	for name, child := range s.children {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
@@ -32,28 +33,29 @@ func (b *Broker) makeRoom(now time.Time) bool {
 		return false
 	}
 	r.tidy = now.Add(tidyFor)
-	all := make([]*storequeue.Message, 0, r.total.count)
-	r.root.all(false, func(m *storequeue.Message) { all = append(all, m) })
+	all := make([]kept, 0, r.total.count)
+	r.root.all(false, func(k kept) { all = append(all, k) })
 	r.mu.Unlock()
 
 	authors := map[string]access.Identity{}
-	var hidden []*storequeue.Message
-	for _, m := range all {
+	hidden := map[string]kept{}
+	for _, k := range all {
+		m := k.message()
 		author, known := authors[m.From]
 		if !known {
 			author = b.access.Lookup(m.From)
 			authors[m.From] = author
 		}
 		if !b.access.Allow(author, access.Publish, m.Topic) {
-			hidden = append(hidden, m)
+			hidden[m.Topic] = k
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, m := range hidden {
-		if r.root.find(m.Topic) == m { // not replaced meanwhile
-			r.take(m.Topic)
-			r.stale[m.Topic] = struct{}{}
+	for topic, k := range hidden {
+		if bytes.Equal(r.root.find(topic).body, k.body) { // not replaced meanwhile
+			r.take(topic)
+			r.stale[topic] = struct{}{}
 		}
 	}
 	return len(hidden) > 0

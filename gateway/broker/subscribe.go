@@ -16,6 +16,9 @@ import (
 // subscribe grants what the rules allow. A durable session's subscriptions are
 // on disk before SUBACK says so.
 func (c *conn) subscribe(ctx context.Context, p *mqtt.Subscribe) error {
+	if !c.mayChange(ctx, len(p.Subscriptions)) {
+		return errGone
+	}
 	s := c.session
 	subs := maps.Clone(s.subs) // only the holder changes them
 	if subs == nil {
@@ -183,7 +186,10 @@ func (c *conn) replaceSubscriptions(subs map[string]*subscription, granted []sub
 	return had
 }
 
-func (c *conn) unsubscribe(p *mqtt.Unsubscribe) error {
+func (c *conn) unsubscribe(ctx context.Context, p *mqtt.Unsubscribe) error {
+	if !c.mayChange(ctx, len(p.Filters)) {
+		return errGone
+	}
 	s := c.session
 	subs := maps.Clone(s.subs)
 	codes := make([]mqtt.ReasonCode, len(p.Filters))
@@ -222,7 +228,8 @@ func (c *conn) sendRetained(sub *subscription) {
 	c.b.retained.arrivals.wait(c.quit)
 	now := time.Now()
 	busy := sub.qos > 0 && c.session.reader.Waiting() > maxReplay // or each SUBSCRIBE would add to the log
-	for _, m := range c.b.retained.match(sub.match) {
+	for _, k := range c.b.retained.match(sub.match) {
+		m := k.message()
 		switch {
 		case expired(m, now) || !c.may(access.Subscribe, m.Topic) || !c.b.mayStand(m):
 		case m.QoS == 0 || sub.qos == 0:
@@ -231,9 +238,8 @@ func (c *conn) sendRetained(sub *subscription) {
 			c.b.stats.refused.Add(1)
 			c.b.rarely.log(c.b.log.Warn, "retained messages left out: too much waits for this client", "client", c.session.clientID)
 		default:
-			again := *m
-			again.For = []storequeue.Mark{{Reader: sub.reader, QoS: sub.qos, Flags: viaRetained}}
-			c.b.queue.Submit(&again, c.retainedStored)
+			m.For = []storequeue.Mark{{Reader: sub.reader, QoS: sub.qos, Flags: viaRetained}}
+			c.b.queue.Submit(m, c.retainedStored)
 		}
 	}
 }

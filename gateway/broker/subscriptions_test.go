@@ -122,9 +122,9 @@ func TestRetainedAgainstMatch(t *testing.T) {
 				want++
 			}
 		}
-		for _, m := range got {
-			if !mqtt.Match(filter, m.Topic) {
-				t.Fatalf("%q got %q", filter, m.Topic)
+		for _, k := range got {
+			if topic := k.message().Topic; !mqtt.Match(filter, topic) {
+				t.Fatalf("%q got %q", filter, topic)
 			}
 		}
 		if len(got) != want || r.size().count != len(have) {
