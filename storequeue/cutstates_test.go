@@ -46,8 +46,12 @@ func TestCutStates(t *testing.T) {
 			t.Fatalf("CUT_SEED=%d, run %d", seed, run)
 		}
 	}
-	t.Logf("%d states, %.0f a second; %d messages acknowledged, %d segments made, %d removed",
-		c.tried, float64(c.tried)/c.took.Seconds(), c.acked, c.made, c.removed)
+	t.Logf("%d states, %.0f a second; %d messages acknowledged; in the runs, %v", c.tried, float64(c.tried)/c.took.Seconds(), c.acked, c.saw)
+	for _, what := range []string{"segments made", "segments written anew", "files removed", "copies of the state", "other master keys"} {
+		if c.saw[what] == 0 && runs > 2 {
+			t.Errorf("no run had %s: %v", what, c.saw)
+		}
+	}
 }
 
 // Mistakes that must be found, in the states in which they matter: right behind
@@ -101,12 +105,13 @@ type cutter struct {
 	before *ledger // of this run
 	first  *disk
 
-	tried, acked, made, removed int
-	took                        time.Duration
+	tried, acked int
+	saw          map[string]int // what happened in the runs
+	took         time.Duration
 }
 
 func newCutter(t *testing.T, seed uint64) *cutter {
-	return &cutter{t: t, rnd: rand.New(rand.NewPCG(seed, 3)), run: seed}
+	return &cutter{t: t, rnd: rand.New(rand.NewPCG(seed, 3)), run: seed, saw: map[string]int{}}
 }
 
 // memoryDir is a folder that is gone after the test, in memory if possible:
@@ -212,7 +217,12 @@ func (c *cutter) step(d *disk, l *ledger, k *systemCall, line int) error {
 			delete(d.fds, k.number(0))
 		case "write":
 			if k.number(0) == 1 {
-				return l.note(c.run, string(k.text(1)))
+				before := l.keys
+				err := l.note(c.run, string(k.text(1)))
+				if l.keys != before && l.keys[0] == l.keys[1] && before[0] != 0 {
+					c.saw["other master keys"]++
+				}
+				return err
 			}
 		}
 	}
@@ -220,12 +230,26 @@ func (c *cutter) step(d *disk, l *ledger, k *systemCall, line int) error {
 	if k.ended != line {
 		return nil
 	}
-	if strings.HasPrefix(k.name, "rename") && k.ret == 0 {
-		c.made++
-	} else if strings.HasPrefix(k.name, "unlink") && k.ret == 0 {
-		c.removed++
-	}
+	c.see(d, k)
 	return d.apply(k)
+}
+
+// see counts what changes names.
+func (c *cutter) see(d *disk, k *systemCall) {
+	switch {
+	case k.ret < 0:
+	case strings.HasPrefix(k.name, "unlink"):
+		c.saw["files removed"]++
+	case strings.HasPrefix(k.name, "rename"):
+		switch to := k.path(1); {
+		case filepath.Base(to) == stateCopy:
+			c.saw["copies of the state"]++
+		case d.names[to] != nil:
+			c.saw["segments written anew"]++
+		default:
+			c.saw["segments made"]++
+		}
+	}
 }
 
 // moments says after which lines to cut, and how often.
