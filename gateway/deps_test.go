@@ -68,6 +68,7 @@ var edges = []edge{
 	{"gateway/enrol", "gateway/pki", "keys, requests, and the check of what comes back"},
 	{"gateway/config", "gateway/access", "the rules it builds"},
 	{"gateway/config", "gateway/mqtt", "topic filters"},
+	{"gateway/config", "southbound", "how tags may be written"},
 	{"gateway/config", "southbound/modbus", "the buses and tags it builds"},
 	{"gateway/config", "github.com/goccy/go-yaml", "YAML with positions"},
 

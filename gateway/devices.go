@@ -35,11 +35,24 @@ func (g *Gateway) openDevices() error {
 		}
 		g.devices = append(g.devices, &southbound.Device{
 			Gateway: g.cfg.Gateway.ID, ID: cfg.ID, Adapter: adapter,
-			Publish: g.publisher(access.Identity{Name: "device:" + cfg.ID}),
-			Logger:  g.log,
+			Publish:  g.publisher(access.Identity{Name: "device:" + cfg.ID}),
+			Logger:   g.log,
+			Writable: mayWrite(cfg),
 		})
 	}
-	return nil
+	return g.openCommands()
+}
+
+// mayWrite says which tags of a device commands may write. Which ones a plugin
+// lets be written is its own affair.
+func mayWrite(cfg config.Device) func(string) (southbound.Writable, bool) {
+	switch {
+	case !cfg.Writes:
+		return nil
+	case cfg.Adapter == builtInAdapter:
+		return func(tag string) (southbound.Writable, bool) { w, ok := cfg.Writable[tag]; return w, ok }
+	}
+	return func(string) (southbound.Writable, bool) { return southbound.Writable{}, true }
 }
 
 func busFiles(b config.Bus) pki.ClientFiles {
@@ -66,7 +79,7 @@ func (g *Gateway) adapter(cfg config.Device) (southbound.Adapter, error) {
 }
 
 func modbusDevice(cfg config.Device) modbus.DeviceConfig {
-	d := modbus.DeviceConfig{Unit: cfg.Unit, MaxRegisters: cfg.MaxRegisters, MaxGap: cfg.MaxGap, Tags: cfg.Tags}
+	d := modbus.DeviceConfig{Unit: cfg.Unit, MaxRegisters: cfg.MaxRegisters, MaxGap: cfg.MaxGap, Tags: cfg.Tags, ForceFC15: cfg.ForceFC15, ForceFC16: cfg.ForceFC16}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Groups)) {
 		d.Groups = append(d.Groups, modbus.Group{Name: name, Interval: cfg.Groups[name].Interval})
 	}

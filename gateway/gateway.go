@@ -66,15 +66,16 @@ type Gateway struct {
 	log     *slog.Logger
 	started time.Time
 
-	queue   *storequeue.Queue
-	users   *access.Users
-	gate    *access.Gate
-	broker  *broker.Broker
-	tls     []func() (*tls.Config, error) // of the listeners
-	links   []*link
-	buses   map[string]*modbus.Bus
-	devices []*southbound.Device
-	runtime string // folder for sockets
+	queue    *storequeue.Queue
+	users    *access.Users
+	gate     *access.Gate
+	broker   *broker.Broker
+	tls      []func() (*tls.Config, error) // of the listeners
+	links    []*link
+	buses    map[string]*modbus.Bus
+	devices  []*southbound.Device
+	commands *commands // nil: there is no device
+	runtime  string    // folder for sockets
 
 	clock *pki.Clock
 	certs certificates
@@ -175,7 +176,7 @@ func (g *Gateway) openAccess() error {
 func builtIn(cfg *config.Config) []access.Rule {
 	publish := []access.Action{access.Publish}
 	home := "hg/" + cfg.Gateway.ID + "/"
-	rules := []access.Rule{{Allow: true, Actions: publish, Who: self.Name, Topics: []string{home + "state", home + "lost", home + alarmTopic}}}
+	rules := []access.Rule{{Allow: true, Actions: publish, Who: self.Name, Topics: []string{home + "state", home + "lost", home + alarmTopic, auditTopic(cfg)}}}
 	for _, d := range cfg.Devices {
 		rules = append(rules, access.Rule{Allow: true, Actions: publish, Who: "device:" + d.ID, Topics: []string{home + d.ID + "/#"}})
 	}
@@ -282,6 +283,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	for _, d := range g.devices {
 		group.Go(func() error { return d.Run(ctx) })
+	}
+	if g.commands != nil {
+		group.Go(func() error { return g.commands.run(ctx) })
 	}
 	socket := admin.Server{
 		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Clients: g.clients, Queue: &backlog{g: g, source: "gateway"}, Latency: &g.latency, Reload: g.Reload, Ready: g.ready, Logger: g.log,

@@ -120,8 +120,11 @@ func routes(in []config.Route) []northbound.Route {
 
 // outbound marks a message for each link that has a route for it and may have
 // it; what a link brought does not go back to where it came from. The rules are
-// asked again before it is sent.
+// asked again before it is sent. A command to a device stays here.
 func (g *Gateway) outbound(m *storequeue.Message) {
+	if g.commands.mark(m) {
+		return
+	}
 	for _, l := range g.links {
 		if m.From == l.identity.Name {
 			continue

@@ -76,10 +76,18 @@ func (r *router) out(topic string, from int) []RouteStep {
 			}
 			r.ask(&s, access.Subscribe, topic)
 			s.checkName()
+			if r.isCommand(topic) {
+				s.Passes, s.Rule, s.Why = false, "", "it is a command to a device of this gateway, and goes nowhere else"
+			}
 		}
 		steps = append(steps, s)
 	}
 	return steps
+}
+
+// isCommand reports what commands.mark keeps for a device.
+func (r *router) isCommand(topic string) bool {
+	return slices.ContainsFunc(r.cfg.Devices, func(d config.Device) bool { return topic == deviceHome(r.cfg, d.ID)+commandSuffix })
 }
 
 // in is the way from the cloud, and on to other links.

@@ -75,6 +75,10 @@ func (g *Gateway) Status() admin.Status {
 			ID: d.ID, State: string(s.State), Since: s.Since, LastGood: s.LastGood, Error: s.LastError,
 		})
 	}
+	st.Commands = map[string]uint64{}
+	if g.commands != nil {
+		st.Commands = g.commands.counts.get()
+	}
 	st.Clients = g.clientStatus()
 	st.Certificates = g.certificateStatus()
 	return st

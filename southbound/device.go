@@ -33,8 +33,15 @@ type Device struct {
 	Publish Publish
 	Logger  *slog.Logger // nil: slog.Default
 
-	mu    sync.Mutex // covers stats
-	stats Stats
+	// Writable says whether and how commands may write a tag. Nil: none.
+	Writable func(tag string) (Writable, bool)
+
+	rates rates // of Write, which is called from one goroutine
+
+	mu       sync.Mutex // covers what follows
+	stats    Stats
+	session  Session // nil: none is open
+	readings *latest // of that session
 }
 
 // A State says whether a device's values can be had.
@@ -83,13 +90,9 @@ func (d *Device) Run(ctx context.Context) error {
 				d.ID, d.Gateway, level)
 		}
 	}
-	logger := d.Logger
-	if logger == nil {
-		logger = slog.Default()
-	}
 	l := &loop{
 		device: d,
-		log:    logger.With("device", d.ID),
+		log:    d.logger(),
 		topic:  "hg/" + d.Gateway + "/" + d.ID + "/",
 		reopen: backoff{min: time.Second, max: time.Minute},
 		groups: make(map[string]bool),
@@ -97,6 +100,28 @@ func (d *Device) Run(ctx context.Context) error {
 	d.count(func(st *Stats) { *st = Stats{} })
 	l.run(ctx)
 	return nil
+}
+
+func (d *Device) logger() *slog.Logger {
+	logger := d.Logger
+	if logger == nil {
+		logger = slog.Default()
+	}
+	return logger.With("device", d.ID)
+}
+
+// current is the session that commands go to.
+func (d *Device) current() (Session, *latest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.session, d.readings
+}
+
+func (d *Device) setCurrent(s Session) *latest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.session, d.readings = s, newLatest()
+	return d.readings
 }
 
 // isTopicLevel reports whether s may stand between two slashes of a topic

@@ -11,17 +11,18 @@ import (
 
 // A loop is one Run of a Device, in one goroutine.
 type loop struct {
-	device *Device
-	log    *slog.Logger
-	topic  string // of the device, with a slash at its end
-	reopen backoff
-	seq    uint64
-	tags   []Tag           // of the last session
-	meta   []byte          // as last published
-	groups map[string]bool // whether the last batch of a group carried a value
-	marked bool            // bad.offline is published and no batch came since
-	panics string          // the last panic whose stack was logged
-	buf    []byte
+	device   *Device
+	log      *slog.Logger
+	topic    string // of the device, with a slash at its end
+	reopen   backoff
+	seq      uint64
+	tags     []Tag           // of the last session
+	meta     []byte          // as last published
+	groups   map[string]bool // whether the last batch of a group carried a value
+	marked   bool            // bad.offline is published and no batch came since
+	readings *latest         // of the session
+	panics   string          // the last panic whose stack was logged
+	buf      []byte
 }
 
 func (l *loop) run(ctx context.Context) {
@@ -51,6 +52,8 @@ func (l *loop) session(ctx context.Context) error {
 	if err := l.describe(ctx, s); err != nil {
 		return err
 	}
+	l.readings = l.device.setCurrent(s)
+	defer l.device.setCurrent(nil)
 	for {
 		b, err := l.read(ctx, s)
 		if err != nil {
@@ -134,6 +137,7 @@ func (l *loop) list(s Session) (tags []Tag, err error) {
 // publish hands one batch on and settles the state that follows from it.
 func (l *loop) publish(ctx context.Context, b *Batch) error {
 	good, bad := settle(b.Readings)
+	l.readings.put(b.Readings)
 	l.device.count(func(st *Stats) {
 		st.Polls++
 		st.Good += uint64(good)

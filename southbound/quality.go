@@ -8,6 +8,9 @@ import (
 // ErrRejected is wrapped by Writer.Write when the device surely did not change.
 var ErrRejected = errors.New("rejected")
 
+// ErrExpired is wrapped, beside ErrRejected, when the reason is the deadline.
+var ErrExpired = errors.New("its time is over")
+
 // Quality says how far a value can be trusted. It is modelled on OPC UA.
 type Quality uint8
 

@@ -50,6 +50,7 @@ type Command struct {
 	Tag      string
 	Value    any       // as in Reading
 	Deadline time.Time // after this the command must not reach the device
+	Verify   bool      // read it back even where the tag's limits ask for no more than the device's word
 }
 
 // An Adapter opens sessions to one device.
@@ -74,7 +75,8 @@ type Session interface {
 
 // A Writer is a Session that takes commands. Write may be called while Read
 // blocks. An error that wraps ErrRejected means the device was not changed;
-// any other error leaves the outcome unknown.
+// any other error leaves the outcome unknown. It sends a command once: whether
+// one that got no answer was done, whoever asked finds out by reading.
 type Writer interface {
 	Write(ctx context.Context, cmd Command) error
 }

@@ -35,6 +35,8 @@ func metrics(st Status, clients []Client, latency *Latency) []byte {
 	for _, d := range st.Devices {
 		p.value("device_up", number(d.State == "online"), "device", d.ID)
 	}
+	p.family("commands_total", "counter", "Commands to devices, by how they ended.")
+	p.counts("commands_total", "state", st.Commands)
 	return p.Bytes()
 }
 

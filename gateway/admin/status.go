@@ -4,11 +4,12 @@ import "time"
 
 // Status is the one screen. Its JSON names are stable.
 type Status struct {
-	Gateway GatewayStatus  `json:"gateway"`
-	Queue   QueueStatus    `json:"queue"`
-	Links   []LinkStatus   `json:"links"`
-	Devices []DeviceStatus `json:"devices"`
-	Clients ClientStatus   `json:"clients"`
+	Gateway  GatewayStatus     `json:"gateway"`
+	Queue    QueueStatus       `json:"queue"`
+	Links    []LinkStatus      `json:"links"`
+	Devices  []DeviceStatus    `json:"devices"`
+	Commands map[string]uint64 `json:"commands"` // to devices, by how they ended
+	Clients  ClientStatus      `json:"clients"`
 
 	Certificates []CertificateStatus `json:"certificates"`
 }

@@ -137,7 +137,7 @@ func (b *builder) devices() {
 		if d.id.good() {
 			ids.add(b, "device", d.id.v, d.id.at)
 		}
-		dev := Device{ID: d.id.v, Adapter: d.adapter.v, Groups: b.groups(d)}
+		dev := Device{ID: d.id.v, Adapter: d.adapter.v, Groups: b.groups(d), Writes: d.writes.v == "allow"}
 		switch {
 		case !d.adapter.good():
 		case d.adapter.v == "modbus":
@@ -208,6 +208,7 @@ func (b *builder) modbus(d *fileDevice, dev *Device) {
 			b.rep.add(d.at, k.fix, "modbus device %q without %s", d.id.v, k.name)
 		}
 	}
+	dev.ForceFC15, dev.ForceFC16 = d.forceFC15.v, d.forceFC16.v
 	dev.Bus, dev.Unit, dev.MaxRegisters, dev.MaxGap = d.bus.v, uint8(d.unit.v), int(d.maxRegisters.v), int(d.maxGap.v)
 	if d.maxGap.good() && dev.MaxGap == 0 {
 		dev.MaxGap = -1

@@ -20,6 +20,7 @@ func (b *builder) tags(d *fileDevice, dev *Device) {
 	for _, e := range d.tags.entries {
 		tag, address := b.tag(d, e.name, e.item)
 		dev.Tags = append(dev.Tags, tag)
+		b.writable(dev, e.item, tag)
 		switch {
 		case address == nil:
 		case address.FromOne:
@@ -28,6 +29,7 @@ func (b *builder) tags(d *fileDevice, dev *Device) {
 			fromZero = e.item
 		}
 	}
+	b.interlocks(d, dev)
 	if fromZero != nil && fromOne != nil && !d.addressBase.set {
 		b.rep.add(fromOne.address.at, "add address_base: 0 to the device if holding:10 counts from 0, or 1 if it counts from 1 like this",
 			"%q counts from 1, and %q of the same device perhaps from 0", fromOne.address.v, fromZero.address.v)
@@ -39,7 +41,7 @@ func (b *builder) tag(d *fileDevice, name string, t *fileTag) (modbus.Tag, *modb
 	tag := modbus.Tag{
 		Name: name, Group: b.groupOf(d, t), Type: t.kind.v, Length: int(t.length.v), Encoding: t.encoding.v, Byte: t.half.v, Order: t.order.v,
 		Mask: t.mask.v, Shift: int(t.shift.v), ScaleFrom: t.scaleFrom.v, Offset: t.offset.v, Unit: t.unit.v, BigAsText: d.int64As.v == "string",
-		ScaleMap: numbers(&t.scaleMap), Clamp: numbers(&t.clamp),
+		ScaleMap: numbers(&t.scaleMap), Clamp: numbers(&t.clamp), Writable: t.access.v == "rw",
 	}
 	if t.scale.good() {
 		tag.Scale = &t.scale.v
@@ -83,7 +85,7 @@ func (t *fileTag) places() map[string]place {
 	all := map[string]place{
 		"type": t.kind.at, "address": t.address.at, "length": t.length.at, "encoding": t.encoding.at, "byte": t.half.at, "order": t.order.at,
 		"invalid": t.invalid.at, "mask": t.mask.at, "scale": t.scale.at, "scale_from": t.scaleFrom.at, "scale_map": t.scaleMap.at,
-		"clamp": t.clamp.at, "round": t.round.at, "labels": t.labels.at, "flags": t.flags.at,
+		"clamp": t.clamp.at, "round": t.round.at, "labels": t.labels.at, "flags": t.flags.at, "access": t.access.at,
 	}
 	for k, at := range all {
 		if at.src == nil { // it is missing, or another key is meant

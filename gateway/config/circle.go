@@ -34,7 +34,7 @@ func (b *builder) circlesOf(i, j int) {
 	for s := range send {
 		for r := range receive {
 			topic := returning(send, s, receive[r])
-			if topic == "" {
+			if topic == "" || mqtt.Covers(b.config.Commands(), topic) {
 				continue
 			}
 			at := b.file.northbound.items[j].receive.items[r].at

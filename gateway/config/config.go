@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
+	"github.com/headgate-io/headgate/southbound"
 	"github.com/headgate-io/headgate/southbound/modbus"
 )
 
@@ -185,6 +186,7 @@ type Device struct {
 	ID      string // in rules "device:" + ID
 	Adapter string // "modbus", or the name of a plugin
 	Groups  map[string]Group
+	Writes  bool // commands may write to it: to Writable, or to what a plugin takes
 
 	// With adapter modbus.
 	Bus          string // a key of Config.Buses
@@ -192,6 +194,9 @@ type Device struct {
 	MaxRegisters int          // 0: 125
 	MaxGap       int          // 0: 16; below: none
 	Tags         []modbus.Tag // in the order of the file
+	Writable     map[string]southbound.Writable
+	ForceFC15    bool
+	ForceFC16    bool
 
 	// With a plugin: a JSON object, {} if nothing was written.
 	Settings json.RawMessage
@@ -204,6 +209,10 @@ type Group struct{ Interval time.Duration }
 type Admin struct {
 	Address string // loopback IP and port; empty: none
 }
+
+// Commands is the filter of commands to devices. They end here: no send route
+// takes them.
+func (c *Config) Commands() string { return "hg/" + c.Gateway.ID + "/+/cmd/write" }
 
 // RulePlace is where rule i of Access.Rules stands, as file:line:column.
 func (c *Config) RulePlace(i int) string { return c.written.access.rules.items[i].at.String() }

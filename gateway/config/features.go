@@ -22,10 +22,6 @@ var unavailable = []struct {
 		})},
 	{"devices[].profile", "profile", "remove it and write groups and tags here",
 		ofDevices(func(d *fileDevice) []place { return when(d.profile.good(), d.profile.at) })},
-	{"devices[].writes", "writes: allow", "remove it or set writes: deny",
-		ofDevices(func(d *fileDevice) []place { return when(d.writes.v == "allow", d.writes.at) })},
-	{"devices[].tags.NAME.access", "access: rw", "remove it or set access: r",
-		ofTags(func(t *fileTag) []place { return when(t.access.v == "rw", t.access.at) })},
 }
 
 func when(used bool, at place) []place {
@@ -51,15 +47,6 @@ func ofDevices(used func(*fileDevice) []place) func(*file) []place {
 		}
 		return all
 	}
-}
-
-func ofTags(used func(*fileTag) []place) func(*file) []place {
-	return ofDevices(func(d *fileDevice) (all []place) {
-		for _, t := range d.tags.entries {
-			all = append(all, used(t.item)...)
-		}
-		return all
-	})
 }
 
 // refuseUnavailable reports every setting that this version does not do.

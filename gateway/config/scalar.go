@@ -27,6 +27,7 @@ type (
 	number   = scalar[float64, numberSyntax]
 	span     = scalar[time.Duration, spanSyntax]
 	size     = scalar[int64, sizeSyntax]
+	literal  = scalar[any, literalSyntax]
 )
 
 // scalar is one value with its place.
@@ -256,6 +257,35 @@ func (numberSyntax) read(w word, _ key) (float64, *fault) {
 		return 0, &fault{fmt.Sprintf("must be a number, not %q", w.text), "write a finite number without quotes, 0.1 for example"}
 	}
 	return v, nil
+}
+
+// literalSyntax takes a value of any type for what YAML does: a bool, an int64, a
+// float64 or a string.
+type literalSyntax struct{}
+
+func (literalSyntax) kind() string { return "value" }
+
+func (literalSyntax) show(v any) string {
+	switch v := v.(type) {
+	case string:
+		return string(quoteJSON(v))
+	case float64:
+		return numberSyntax{}.show(v)
+	}
+	return fmt.Sprint(v)
+}
+
+func (literalSyntax) read(w word, k key) (any, *fault) {
+	switch {
+	case w.plain == "true or false":
+		return flagSyntax{}.read(w, k)
+	case w.plain != "a number":
+		return textSyntax{}.read(w, k)
+	}
+	if v, f := parseWhole(w); f == nil {
+		return v, nil
+	}
+	return numberSyntax{}.read(w, k)
 }
 
 type spanSyntax struct{}

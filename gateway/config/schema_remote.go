@@ -201,6 +201,8 @@ type fileDevice struct {
 	addressBase  whole
 	maxRegisters whole
 	maxGap       whole
+	forceFC15    boolean
+	forceFC16    boolean
 	int64As      text
 	profile      text
 	writes       text
@@ -220,10 +222,12 @@ func (d *fileDevice) keys() []key {
 			doc: "Modbus: from what addresses like holding:10 are counted; 40011 always counts from 1. Default: 0, and to be written if both forms are used."},
 		{name: "max_registers", into: &d.maxRegisters, min: "1", max: "125", doc: "Modbus: the most it gives at once; 16 bits count as a register. Default: 125."},
 		{name: "max_gap", into: &d.maxGap, min: "0", max: "125", doc: "Modbus: how many registers that nobody wants are read along between two that are wanted. Default: 16."},
+		{name: "force_fc15", into: &d.forceFC15, doc: "Modbus: it knows no function 5: coils are written with 15. Default: false."},
+		{name: "force_fc16", into: &d.forceFC16, doc: "Modbus: it knows no function 6: single registers are written with 16. Default: false."},
 		{name: "int64_as", into: &d.int64As, oneOf: []string{"number", "string"},
 			doc: "Modbus: how integers beyond 2^53 are sent; string for receivers that would round them. Default: number."},
 		{name: "profile", into: &d.profile, doc: "Tags and groups shared by devices of one model."},
-		{name: "writes", into: &d.writes, def: "deny", oneOf: []string{"deny", "allow"}, doc: "Whether commands may write to it."},
+		{name: "writes", into: &d.writes, def: "deny", oneOf: []string{"deny", "allow"}, doc: "Whether commands may write to it: to its tags with access: rw, or, of a plugin, to those that the plugin lets be written."},
 		{name: "groups", into: &d.groups, doc: "What is read together, by name. The name is a level of the topic."},
 		{name: "tags", into: &d.tags, doc: "Modbus: its values, by name. Required."},
 		{name: "settings", into: &d.settings, doc: "Plugins: settings handed over as JSON. No secrets: the file is not a safe place."},

@@ -25,6 +25,12 @@ type fileTag struct {
 	flags     dict[text]
 	unit      text
 	access    text
+	min       number
+	max       number
+	step      number
+	maxRate   whole
+	interlock fileInterlock
+	verify    boolean
 }
 
 func (t *fileTag) keys() []key {
@@ -53,6 +59,25 @@ func (t *fileTag) keys() []key {
 		{name: "labels", into: &t.labels, doc: "Names of integers, `{0: off, 1: on}`: the value is the name."},
 		{name: "flags", into: &t.flags, doc: "Type bits: names of bits, `{0: overvolt, 7: comms}`: each is a tag TAG.NAME of its own."},
 		{name: "unit", into: &t.unit, doc: "Unit of measure (UCUM), Cel for example; sent as metadata."},
-		{name: "access", into: &t.access, def: "r", oneOf: []string{"r", "rw"}, doc: "Whether it may be written."},
+		{name: "access", into: &t.access, def: "r", oneOf: []string{"r", "rw"}, doc: "rw: commands may write it, if the device has writes: allow and a rule lets their sender publish to `hg/{gateway}/{device}/cmd/write`. Coils and holding registers only."},
+		{name: "min", into: &t.min, doc: "With access: rw: the least value that is written. Default: what the type holds."},
+		{name: "max", into: &t.max, doc: "The greatest."},
+		{name: "step", into: &t.step, doc: "Values in between are refused, counted from min, or else from 0."},
+		{name: "max_rate", into: &t.maxRate, min: "1", max: "6000", doc: "Commands in a minute, at most: the memory of many devices wears out. Default: any."},
+		{name: "interlock", into: &t.interlock, doc: "It is written only while another tag has a value. That tag is read before."},
+		{name: "verify", into: &t.verify, doc: "Whether it is read back after it was written. false for what falls back by itself, or cannot be read. Default: true."},
+	}
+}
+
+type fileInterlock struct {
+	block
+	tag    text
+	equals literal
+}
+
+func (i *fileInterlock) keys() []key {
+	return []key{
+		{name: "tag", into: &i.tag, doc: "A tag of the same device."},
+		{name: "equals", into: &i.equals, doc: "The value that it must have: true, a number, or text."},
 	}
 }

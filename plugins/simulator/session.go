@@ -123,11 +123,14 @@ func (s *session) value(tag string, now time.Time) any {
 }
 
 // Write opens and closes the valve; everything else is read only.
-func (s *session) Write(_ context.Context, cmd southbound.Command) error {
+func (s *session) Write(ctx context.Context, cmd southbound.Command) error {
 	open, ok := cmd.Value.(bool)
 	if cmd.Tag != "valve" || !ok {
 		return fmt.Errorf("set %s to %v: only valve can be set, to true or false: %w",
 			cmd.Tag, cmd.Value, southbound.ErrRejected)
+	}
+	if ctx.Err() != nil || !cmd.Deadline.IsZero() && !time.Now().Before(cmd.Deadline) {
+		return fmt.Errorf("set valve: too late: %w", southbound.ErrRejected)
 	}
 	if s.isUnplugged() {
 		return fmt.Errorf("set valve: %w: %w", errUnplugged, southbound.ErrRejected)

@@ -59,6 +59,7 @@ func TestContract(t *testing.T) {
 		New: func(t testing.TB) southbound.Adapter {
 			return inProcess(t, map[string]any{"interval": "20ms", "unplugged": unplugged})
 		},
+		Written: map[string][]any{"valve": {true, false}},
 		Break: func() {
 			if err := os.WriteFile(unplugged, nil, 0o600); err != nil {
 				t.Error(err)

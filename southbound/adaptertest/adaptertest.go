@@ -40,6 +40,9 @@ type Config struct {
 	// every group once, and how long a broken one may go unnoticed. Zero
 	// is 10 s.
 	Timeout time.Duration
+	// Written is tags that can be written, and values for each, none the
+	// same as the one before, as Read then brings them.
+	Written map[string][]any
 }
 
 // A check is one clause of the contract; its error says how it was broken.
@@ -61,6 +64,9 @@ func contract() []check {
 		{"open_of_broken_device_fails", openOfBrokenFails},
 		{"mended_device_reads_again", mendedReadsAgain},
 		{"write_rejects_surely", writeRejectsSurely},
+		{"write_arrives", writeArrives},
+		{"write_ends_with_context", writeEndsWithContext},
+		{"write_of_broken_device_fails", writeOfBrokenFails},
 	}
 }
 

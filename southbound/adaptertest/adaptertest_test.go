@@ -14,7 +14,10 @@ import (
 )
 
 // device is what the adapters under test talk to.
-type device struct{ broken atomic.Bool }
+type device struct {
+	broken atomic.Bool
+	temp   atomic.Value // float64, if it was written
+}
 
 // adapter is sound, unless fault names a way to break the contract.
 type adapter struct {
@@ -90,6 +93,9 @@ func (s *session) Read(ctx context.Context) (southbound.Batch, error) {
 func (s *session) batch() southbound.Batch {
 	now := time.Now()
 	r := southbound.Reading{Tag: "temp", Value: 21.5, Quality: southbound.Good, Time: now}
+	if temp := s.device.temp.Load(); temp != nil {
+		r.Value = temp
+	}
 	b := southbound.Batch{Group: "fast", Time: now}
 	switch s.fault {
 	case "NaN":
@@ -128,14 +134,23 @@ func (s *session) batch() southbound.Batch {
 	return b
 }
 
-func (s *session) Write(_ context.Context, cmd southbound.Command) error {
-	if s.fault == "write accepts all" {
+func (s *session) Write(ctx context.Context, cmd southbound.Command) error {
+	value, ok := cmd.Value.(float64)
+	late := !time.Now().Before(cmd.Deadline) && s.fault != "write forgets deadline"
+	ended := ctx.Err() != nil && s.fault != "write ignores context"
+	switch {
+	case s.fault == "write accepts all":
 		return nil
+	case ended && s.fault == "write of ended context is unknown":
+		return ctx.Err()
+	case cmd.Tag != "temp" || late || ended || !ok && s.fault != "write forgets deadline":
+		return fmt.Errorf("write %s: %w", cmd.Tag, southbound.ErrRejected)
+	case s.device.broken.Load() && s.fault != "write to nobody":
+		return errors.New("connection lost")
+	case s.fault != "write does nothing":
+		s.device.temp.Store(value)
 	}
-	if s.fault == "write forgets deadline" && cmd.Tag == "temp" {
-		return nil
-	}
-	return fmt.Errorf("write %s: %w", cmd.Tag, southbound.ErrRejected)
+	return nil
 }
 
 func (s *session) Close() error {
@@ -156,6 +171,7 @@ func config(fault string) Config {
 		Break:   func() { d.broken.Store(true) },
 		Mend:    func() { d.broken.Store(false) },
 		Timeout: 200 * time.Millisecond,
+		Written: map[string][]any{"temp": {1.5, -2.0}},
 	}
 }
 
@@ -166,36 +182,40 @@ func TestSoundAdapterPasses(t *testing.T) {
 // Each fault must be caught by the clause that is there for it.
 func TestFaultyAdapterIsCaught(t *testing.T) {
 	faults := map[string]string{
-		"open ignores context":      "open_ends_with_context",
-		"no session":                "open_outlives_its_context",
-		"session dies with context": "open_outlives_its_context",
-		"never good":                "readings_are_valid",
-		"no tags":                   "tags_are_declared",
-		"tag twice":                 "tags_are_declared",
-		"tag without type":          "tags_are_declared",
-		"group with slash":          "tags_are_declared",
-		"tag never read":            "readings_are_valid",
-		"NaN":                       "readings_are_valid",
-		"int":                       "readings_are_valid",
-		"not UTF-8":                 "readings_are_valid",
-		"no value":                  "readings_are_valid",
-		"value of bad quality":      "readings_are_valid",
-		"unknown quality":           "readings_are_valid",
-		"reading without time":      "readings_are_valid",
-		"batch without time":        "readings_are_valid",
-		"unknown tag":               "readings_are_valid",
-		"empty group":               "readings_are_valid",
-		"empty batch":               "readings_are_valid",
-		"reading twice":             "readings_are_valid",
-		"read ignores context":      "read_ends_with_context",
-		"read ignores close":        "close_unblocks_read",
-		"close blocks":              "close_unblocks_read",
-		"goroutine stays":           "close_releases_goroutines",
-		"last value when broken":    "broken_device_gives_no_value",
-		"broken unnoticed":          "broken_device_gives_no_value",
-		"open of broken succeeds":   "open_of_broken_device_fails",
-		"write accepts all":         "write_rejects_surely",
-		"write forgets deadline":    "write_rejects_surely",
+		"open ignores context":              "open_ends_with_context",
+		"no session":                        "open_outlives_its_context",
+		"session dies with context":         "open_outlives_its_context",
+		"never good":                        "readings_are_valid",
+		"no tags":                           "tags_are_declared",
+		"tag twice":                         "tags_are_declared",
+		"tag without type":                  "tags_are_declared",
+		"group with slash":                  "tags_are_declared",
+		"tag never read":                    "readings_are_valid",
+		"NaN":                               "readings_are_valid",
+		"int":                               "readings_are_valid",
+		"not UTF-8":                         "readings_are_valid",
+		"no value":                          "readings_are_valid",
+		"value of bad quality":              "readings_are_valid",
+		"unknown quality":                   "readings_are_valid",
+		"reading without time":              "readings_are_valid",
+		"batch without time":                "readings_are_valid",
+		"unknown tag":                       "readings_are_valid",
+		"empty group":                       "readings_are_valid",
+		"empty batch":                       "readings_are_valid",
+		"reading twice":                     "readings_are_valid",
+		"read ignores context":              "read_ends_with_context",
+		"read ignores close":                "close_unblocks_read",
+		"close blocks":                      "close_unblocks_read",
+		"goroutine stays":                   "close_releases_goroutines",
+		"last value when broken":            "broken_device_gives_no_value",
+		"broken unnoticed":                  "broken_device_gives_no_value",
+		"open of broken succeeds":           "open_of_broken_device_fails",
+		"write accepts all":                 "write_rejects_surely",
+		"write forgets deadline":            "write_rejects_surely",
+		"write does nothing":                "write_arrives",
+		"write ignores context":             "write_ends_with_context",
+		"write of ended context is unknown": "write_ends_with_context",
+		"write to nobody":                   "write_of_broken_device_fails",
 	}
 	for fault, clause := range faults {
 		t.Run(fault, func(t *testing.T) {

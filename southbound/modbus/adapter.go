@@ -23,6 +23,10 @@ type DeviceConfig struct {
 	// MaxRegisters is the most the device gives at once; sixteen bits count
 	// as one. Zero is 125.
 	MaxRegisters int
+
+	// ForceFC15 and ForceFC16 are for devices that know no function code 5,
+	// or 6: one bit, or register, is written like several.
+	ForceFC15, ForceFC16 bool
 }
 
 // A Group is tags that are polled together.
@@ -37,6 +41,8 @@ type adapter struct {
 	unit   byte
 	groups []groupPlan // those that have tags
 	tags   []southbound.Tag
+
+	forceFC15, forceFC16 bool
 }
 
 type groupPlan struct {
@@ -65,7 +71,7 @@ func (b *Bus) adapter(cfg DeviceConfig) (*adapter, error) {
 	if cfg.MaxRegisters < 1 || cfg.MaxRegisters > maxRegisters {
 		return nil, fmt.Errorf("modbus: at most %d registers a request is impossible; give 1 to %d", cfg.MaxRegisters, maxRegisters)
 	}
-	a := &adapter{bus: b, unit: cfg.Unit}
+	a := &adapter{bus: b, unit: cfg.Unit, forceFC15: cfg.ForceFC15, forceFC16: cfg.ForceFC16}
 	if err := a.addGroups(cfg); err != nil {
 		return nil, err
 	}

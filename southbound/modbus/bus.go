@@ -249,9 +249,10 @@ func (b *Bus) read(ctx context.Context, unit byte, table Table, address, quantit
 	defer b.release(l)
 	// Reading twice does no harm, and a peer that closed while nobody asked
 	// is no fault, so a connection is replaced once.
-	data, err := l.ask(ctx, unit, table, address, quantity)
+	r := reads(table, address, quantity)
+	data, err := l.ask(ctx, unit, r, time.Time{})
 	if broken(err) && ctx.Err() == nil && l.endpoint.transport.numbered {
-		data, err = l.ask(ctx, unit, table, address, quantity)
+		data, err = l.ask(ctx, unit, r, time.Time{})
 	}
 	return data, err
 }

@@ -14,12 +14,17 @@
 //     length, unit, function, byte count, a number never used) closes the
 //     connection. Where they are not, nothing is asked before the line was
 //     silent, and no unit while an earlier answer of it may still come.
+//
 //   - A timeout costs one unit its values and nobody their connection. A
 //     broken connection is replaced once within a request, then ends the
 //     session.
+//
 //   - A unit that does not answer holds the bus for one response timeout, and
 //     less and less often.
 //
+//   - A value is written as it reads back, or not at all, and sent once: what
+//     became of a request that got no answer, only the device can say.
+//
 // The codec of the protocol data unit is goburrow/modbus; its transports are
-// not used. Writing is not here yet.
+// not used.
 package modbus

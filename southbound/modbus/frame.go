@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"time"
 )
 
 // A frame is one question to one unit, or its answer.
@@ -11,6 +12,7 @@ type frame struct {
 	transaction uint16 // zero where the transport has none
 	unit        byte
 	pdu         []byte
+	by          time.Time // a request: after this it must not go out; zero: whenever
 }
 
 // A framing is how protocol data units lie on a connection.
@@ -55,7 +57,7 @@ func (mbap) cut(in []byte, _ frame) (frame, int, error) {
 	if len(in) < size {
 		return frame{}, 0, nil
 	}
-	return frame{binary.BigEndian.Uint16(in), in[6], in[headerSize:size]}, size, nil
+	return frame{transaction: binary.BigEndian.Uint16(in), unit: in[6], pdu: in[headerSize:size]}, size, nil
 }
 
 func (mbap) chars(n int) int { return n + headerSize - 1 }
@@ -82,6 +84,8 @@ func (rtu) cut(in []byte, request frame) (frame, int, error) {
 		size = 1 + answerSize(request.pdu) + 2
 	case function >= readCoils && function <= readInputs:
 		size = 3 + int(in[2]) + 2
+	case writtenSize(function) > 0:
+		size = 1 + writtenSize(function) + 2
 	default:
 		return frame{}, 0, badFrame("function %d of unit %d", function, in[0])
 	}

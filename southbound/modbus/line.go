@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/goburrow/modbus"
+	"github.com/headgate-io/headgate/southbound"
 )
 
 // A line is one connection of a bus, over and over: what only the holder of its
@@ -21,6 +22,7 @@ type line struct {
 	transaction uint16
 	first       uint16    // oldest transaction whose answer may still come
 	silent      int       // requests without any answer since the last byte
+	sent        bool      // some of the last request went out
 	lastEnd     time.Time // of the last request
 
 	// Without transaction numbers a late answer cannot be told from the
@@ -59,9 +61,27 @@ func (l *line) drop() {
 	l.stream = nil
 }
 
+// A request is one call of the codec library's client.
+type request func(modbus.Client) ([]byte, error)
+
+func reads(table Table, address, quantity uint16) request {
+	return func(c modbus.Client) ([]byte, error) {
+		switch table {
+		case Coil:
+			return c.ReadCoils(address, quantity)
+		case Discrete:
+			return c.ReadDiscreteInputs(address, quantity)
+		case Input:
+			return c.ReadInputRegisters(address, quantity)
+		}
+		return c.ReadHoldingRegisters(address, quantity)
+	}
+}
+
 // ask sends one request, on the connection there is or a new one, and returns
-// the bytes of the answer.
-func (l *line) ask(ctx context.Context, unit byte, table Table, address, quantity uint16) ([]byte, error) {
+// the bytes of the answer. After by nothing is sent; zero: whenever.
+func (l *line) ask(ctx context.Context, unit byte, r request, by time.Time) ([]byte, error) {
+	l.sent = false
 	if err := l.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -73,20 +93,10 @@ func (l *line) ask(ctx context.Context, unit byte, table Table, address, quantit
 		l.first = l.transaction - math.MaxInt16
 	}
 	send := func(pdu []byte) ([]byte, error) {
-		return l.exchange(ctx, frame{transaction: l.transaction, unit: unit, pdu: pdu})
-	}
-	client := modbus.NewClient2(codec(send), codec(send))
-	read := client.ReadHoldingRegisters
-	switch table {
-	case Coil:
-		read = client.ReadCoils
-	case Discrete:
-		read = client.ReadDiscreteInputs
-	case Input:
-		read = client.ReadInputRegisters
+		return l.exchange(ctx, frame{transaction: l.transaction, unit: unit, pdu: pdu, by: by})
 	}
 	l.bus.counters.requests.Add(1)
-	data, err := read(address, quantity)
+	data, err := r(modbus.NewClient2(codec(send), codec(send)))
 	l.lastEnd = time.Now()
 	return data, l.note(ctx, unit, err)
 }
@@ -107,6 +117,7 @@ func (l *line) note(ctx context.Context, unit byte, err error) error {
 		}
 	case errors.Is(err, errGarbled):
 		c.garbled.Add(1)
+	case errors.Is(err, southbound.ErrExpired): // and the connection is as good as before
 	case err != nil && ctx.Err() == nil:
 		l.drop()
 		err = fmt.Errorf("ask %s, unit %d: %w", l.endpoint.address, unit, err)
@@ -122,12 +133,16 @@ func (l *line) exchange(ctx context.Context, r frame) ([]byte, error) {
 			return nil, err
 		}
 	}
+	if !r.by.IsZero() && !time.Now().Before(r.by) {
+		return nil, southbound.ErrExpired
+	}
 	timeout := l.bus.cfg.ResponseTimeout + l.wireTime(r)
 	deadline := time.Now().Add(timeout)
 	adu := t.framing.encode(r)
 	if err := l.stream.conn.SetWriteDeadline(deadline); err != nil {
 		return nil, err
 	}
+	l.sent = true
 	if _, err := l.stream.conn.Write(adu); err != nil {
 		l.owe(r.unit, deadline)
 		l.drop() // part of a request may be out

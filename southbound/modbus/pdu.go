@@ -1,6 +1,7 @@
 package modbus
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,9 +25,11 @@ func badFrame(format string, args ...any) error {
 	return fmt.Errorf("%w: %s; check that the address is a Modbus device and that nothing else talks to it", errBadFrame, fmt.Sprintf(format, args...))
 }
 
-// answerSize is how long the answer to a request to read is, if it is no
-// exception.
+// answerSize is how long the answer to a request is, if it is no exception.
 func answerSize(request []byte) int {
+	if n := writtenSize(request[0]); n > 0 {
+		return n
+	}
 	quantity := int(binary.BigEndian.Uint16(request[3:]))
 	switch request[0] {
 	case readCoils, readDiscretes:
@@ -35,10 +38,23 @@ func answerSize(request []byte) int {
 	return 2 + 2*quantity
 }
 
-// verify holds an answer against its request to read. It leaves nothing to the
-// codec, which takes any other function for an exception.
+// writtenSize is how long the answer to a request to write is: as many bytes of
+// the request, repeated. Zero: it is none.
+func writtenSize(function byte) int {
+	switch function {
+	case modbus.FuncCodeWriteSingleCoil, modbus.FuncCodeWriteSingleRegister,
+		modbus.FuncCodeWriteMultipleCoils, modbus.FuncCodeWriteMultipleRegisters:
+		return 5
+	case modbus.FuncCodeMaskWriteRegister:
+		return 7
+	}
+	return 0
+}
+
+// verify holds an answer against its request. It leaves nothing to the codec,
+// which takes any other function for an exception.
 func verify(request, answer []byte) error {
-	if len(request) != 5 || len(answer) < 2 {
+	if len(request) < 5 || len(answer) < 2 {
 		return badFrame("%d bytes", len(answer))
 	}
 	function, want := answer[0], request[0]
@@ -52,6 +68,12 @@ func verify(request, answer []byte) error {
 		return badFrame("function %d for %d", function, want)
 	}
 	size := answerSize(request)
+	if writtenSize(want) > 0 {
+		if !bytes.Equal(answer, request[:size]) {
+			return badFrame("%x for the request %x", answer, request[:size])
+		}
+		return nil
+	}
 	if len(answer) != size || int(answer[1]) != size-2 {
 		return badFrame("%d data bytes, announced as %d, for %d", len(answer)-2, answer[1], size-2)
 	}

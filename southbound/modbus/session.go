@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/headgate-io/headgate/southbound"
@@ -16,6 +17,7 @@ type session struct {
 	start   time.Time // with its monotonic reading: the schedule knows no clock changes
 	groups  []group
 	unit    health
+	noMask  atomic.Bool // the unit knows no function 22
 
 	mu     sync.Mutex // covers what follows
 	closed bool

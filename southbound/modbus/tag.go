@@ -62,6 +62,7 @@ type Tag struct {
 	Flags     map[int]string   // names of bits
 	BigAsText bool             // integers beyond 2^53 are strings
 	Unit      string           // UCUM, may be empty
+	Writable  bool             // in tables coil and holding
 }
 
 // A class is how bits become a value.
@@ -147,6 +148,20 @@ func CheckTag(tag Tag) error {
 	return err
 }
 
+// Names lists the tags that a tag is: itself, or those of its flags or its array.
+// A tag that CheckTag refuses has none.
+func Names(tag Tag) []string {
+	fields, err := compile(tag)
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(fields))
+	for i := range fields {
+		names[i] = fields[i].Name
+	}
+	return names
+}
+
 var typeForm = regexp.MustCompile(`^([a-z]+[0-9k]*)(?:\[([0-9]+)\.\.([0-9]+)\])?(?:\[([0-9]+)\])?$`)
 
 const maxArray = 1000
@@ -159,7 +174,7 @@ func compile(tag Tag) ([]field, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, set := range []func() error{f.setPlace, f.setOrder, f.setForm, f.setInvalid, f.setBits, f.setScale} {
+	for _, set := range []func() error{f.setPlace, f.setOrder, f.setForm, f.setInvalid, f.setBits, f.setScale, f.setAccess} {
 		if err := set(); err != nil {
 			return nil, err
 		}
@@ -361,6 +376,24 @@ func (f *field) setScale() error {
 		return wrong("round", fmt.Sprintf("write 0 to %d digits after the point", maxDecimals), "round %d", *f.Round)
 	}
 	f.decimals = [2]int{decimals(f.scale), decimals(f.Offset)}
+	return nil
+}
+
+// maxWritten is how many registers one request writes (Modbus Application
+// Protocol 6.12).
+const maxWritten = 123
+
+func (f *field) setAccess() error {
+	switch {
+	case !f.Writable:
+		return nil
+	case f.Table != Holding && f.Table != Coil:
+		return wrong("access", "remove access: rw, or name a coil or holding register", "table %s cannot be written", f.Table)
+	case f.size > maxWritten:
+		return wrong("access", fmt.Sprintf("make length at most %d", maxWritten), "%d registers cannot be written at once", f.size)
+	case f.kind.name == "bool" && f.Table == Holding:
+		return wrong("access", "write type: bit and the bit, or type: uint16", "a register read as bool has more values than two")
+	}
 	return nil
 }
 

@@ -55,8 +55,11 @@ func takeRTU(in []byte) (message, int) {
 		return message{}, 0
 	}
 	size := 8
-	if in[1] == 15 || in[1] == 16 {
+	switch in[1] {
+	case 15, 16:
 		size = 9 + int(in[6])
+	case 22:
+		size = 10
 	}
 	if len(in) < size {
 		return message{}, 0

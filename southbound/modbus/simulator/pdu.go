@@ -43,8 +43,24 @@ func (s *Simulator) serve(unit byte, request []byte) ([]byte, error) {
 			table = modbus.Holding
 		}
 		return request[:5], s.write(unit, table, address, values)
+	case 22:
+		return s.serveMask(unit, request)
 	}
 	return nil, illegalFunction
+}
+
+// serveMask changes some bits of a register: those of the first mask stay, those
+// of the second are set where the first has none.
+func (s *Simulator) serveMask(unit byte, request []byte) ([]byte, error) {
+	if len(request) != 7 {
+		return nil, illegalValue
+	}
+	address, and, or := binary.BigEndian.Uint16(request[1:]), binary.BigEndian.Uint16(request[3:]), binary.BigEndian.Uint16(request[5:])
+	old, err := s.read(unit, modbus.Holding, address, 1)
+	if err != nil {
+		return nil, err
+	}
+	return request, s.write(unit, modbus.Holding, address, []uint16{old[0]&and | or&^and})
 }
 
 func (s *Simulator) serveRead(unit, function byte, address, quantity uint16) ([]byte, error) {

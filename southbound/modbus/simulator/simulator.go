@@ -39,6 +39,10 @@ type Config struct {
 	// 1.2 s.
 	Slow, Late time.Duration
 
+	// Wrote is told of each write that was done, before it is answered. Nil:
+	// nobody.
+	Wrote func(unit byte, table modbus.Table, address uint16, values []uint16)
+
 	// Read replaces the three units: it returns the registers, or bits as 0
 	// and 1, or an Exception.
 	Read func(unit byte, table modbus.Table, address, quantity uint16) ([]uint16, error)
@@ -225,6 +229,9 @@ func (s *Simulator) write(unit byte, table modbus.Table, address uint16, values 
 		if err := s.Set(unit, table, address+uint16(i), v); err != nil {
 			return illegalAddress
 		}
+	}
+	if s.cfg.Wrote != nil {
+		s.cfg.Wrote(unit, table, address, values)
 	}
 	return nil
 }

@@ -93,6 +93,15 @@ func contract(t *testing.T, scheme string) {
 	for i := range device.Groups {
 		device.Groups[i].Interval = 20 * time.Millisecond
 	}
+	for _, tag := range []modbus.Tag{
+		{Name: "level", Table: modbus.Holding, Address: 40, Type: "uint16"},
+		{Name: "total", Table: modbus.Holding, Address: 42, Type: "float64", Order: "CDAB"},
+		{Name: "part", Table: modbus.Holding, Address: 46, Type: "bits[4..7]"},
+		{Name: "open", Table: modbus.Coil, Address: 3, Type: "bool"},
+	} {
+		tag.Group, tag.Writable = device.Groups[0].Name, true
+		device.Tags = append(device.Tags, tag)
+	}
 	must := func(f func() error) func() {
 		return func() {
 			if err := f(); err != nil {
@@ -106,6 +115,9 @@ func contract(t *testing.T, scheme string) {
 		},
 		Break: must(s.Break),
 		Mend:  must(s.Mend),
+		Written: map[string][]any{
+			"level": {uint64(1), uint64(65535)}, "total": {-71.3, 1e300}, "part": {uint64(9), uint64(0)}, "open": {true, false},
+		},
 	})
 }
 
