@@ -24,9 +24,14 @@ func TestBacklogMemory(t *testing.T) {
 	if os.Getenv("PROVE") != "" {
 		n, most = 10_000_000, 80
 	}
+	t.Run("plain", func(t *testing.T) { backlogMemory(t, n, most) })
+	t.Run("encrypted", func(t *testing.T) { backlogMemory(t, n, most, "STOREQUEUE_ENCRYPT=1") })
+}
+
+func backlogMemory(t *testing.T, n, most int, env ...string) {
 	dir := filepath.Join(t.TempDir(), "queue")
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "STOREQUEUE_BACKLOG="+dir, fmt.Sprint("STOREQUEUE_MESSAGES=", n))
+	cmd.Env = append(append(os.Environ(), "STOREQUEUE_BACKLOG="+dir, fmt.Sprint("STOREQUEUE_MESSAGES=", n)), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -91,7 +96,11 @@ func backlogChild(dir string) error {
 		fmt.Printf(format+"\n", args...)
 		in.ReadString('\n')
 	}
-	q, err := Open(dir, Config{MaxSize: 64 << 30})
+	cfg := Config{MaxSize: 64 << 30}
+	if os.Getenv("STOREQUEUE_ENCRYPT") != "" {
+		cfg.Encrypt, cfg.Key = true, NewKey()
+	}
+	q, err := Open(dir, cfg)
 	if err != nil {
 		return err
 	}
@@ -108,7 +117,7 @@ func backlogChild(dir string) error {
 		return err
 	}
 	began := time.Now()
-	if q, err = Open(dir, Config{MaxSize: 64 << 30}); err != nil {
+	if q, err = Open(dir, cfg); err != nil {
 		return err
 	}
 	if r, err = q.Reader("link/cloud"); err != nil {
