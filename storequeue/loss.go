@@ -138,14 +138,15 @@ func (r *Reader) Drop(m *Message, why Reason) {
 	}
 }
 
-// settle counts what Drop told of up to seq. It wants mu held.
-func (r *Reader) settle(seq uint64) {
-	n := 0
-	for n < len(r.left) && r.left[n].seq <= seq {
-		r.lose(&r.left[n].loss)
-		n++
-	}
-	r.left = append(r.left[:0], r.left[n:]...)
+// settle counts what Drop told of, behind from and up to to. It wants mu held.
+func (r *Reader) settle(from, to uint64) {
+	r.left = slices.DeleteFunc(r.left, func(x left) bool {
+		if x.seq <= from || x.seq > to {
+			return false
+		}
+		r.lose(&x.loss)
+		return true
+	})
 }
 
 // lose counts what was lost apart from where a reader stands.

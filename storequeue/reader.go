@@ -1,12 +1,12 @@
 package storequeue
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"slices"
 	"sync"
 
 	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 )
 
 // A Reader is a place in the log and a mark to look for. Next is for one
@@ -23,8 +23,10 @@ type Reader struct {
 
 	mu      sync.Mutex // covers the fields below; held for moments only
 	start   uint64     // where it was made, if it has acknowledged nothing since; else nowhere
+	leases  []lease    // what is the Live's
+	fresh   uint64     // of waiting, those that are the Live's
 	acked   uint64     // done up to here
-	skipped stretches  // behind acked; changed by who holds looking, or shortened by acked
+	skipped stretches  // behind acked: lost, or done by the Live
 	stored  standing   // acked and skipped, as state.db has them
 	high    uint64     // newest that Next returned
 	tail    tail       // of the log, as it was last given out
@@ -84,6 +86,13 @@ func (r *Reader) Flushed() uint64 {
 	return r.stored.acked
 }
 
+// Settled reports whether everything from first to last is done, and will be
+// after a crash.
+func (r *Reader) Settled(first, last uint64) bool {
+	p := r.place()
+	return p.left(first, last) == 0
+}
+
 // arrived notes a committed message and reports whether it is the first since
 // the last wakeUp.
 func (r *Reader) arrived(seq uint64, size int) bool {
@@ -94,6 +103,9 @@ func (r *Reader) arrived(seq uint64, size int) bool {
 	r.newest = seq
 	r.ahead.add(seq)
 	r.waiting++
+	if len(r.leases) > 0 {
+		r.fresh++
+	}
 	r.in++
 	r.bytes += uint64(size)
 	return first
@@ -142,12 +154,14 @@ func (r *Reader) Poll(after uint64, limit int) ([]Message, error) {
 func (r *Reader) More(after uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.newest > r.from(after)
+	at := r.skipped.beyond(max(after, r.acked))
+	for _, s := range r.leases {
+		if s.from <= at && at < s.to {
+			at = r.skipped.beyond(s.to)
+		}
+	}
+	return r.newest > at
 }
-
-// from is where r goes on that has come to after: not in what it is done with,
-// which may be skipped messages that nobody was shown. It wants mu held.
-func (r *Reader) from(after uint64) uint64 { return r.skipped.beyond(max(after, r.acked)) }
 
 // Wake tells whoever polls, instead of waiting in Next, that there may be more.
 func (r *Reader) Wake() <-chan struct{} { return r.wake }
@@ -155,7 +169,7 @@ func (r *Reader) Wake() <-chan struct{} { return r.wake }
 // Peek is Poll that gives nothing out: it may run beside Next, and reads again
 // what Next has returned. Removed messages are not seen.
 func (r *Reader) Peek(after uint64, limit int) ([]Message, error) {
-	found, err := r.collect(context.Background(), after, limit)
+	found, err := r.collect(context.Background(), after, limit, everything)
 	return found.msgs, err
 }
 
@@ -165,63 +179,38 @@ func (r *Reader) read(ctx context.Context, after uint64, limit int) ([]Message, 
 	if r.held {
 		return nil, nil
 	}
-	found, err := r.collect(ctx, after, limit)
+	found, err := r.collect(ctx, after, limit, scope{own: true, upto: nowhere})
 	if err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.hand(after, &found)
+	if len(found.msgs) > 0 {
+		r.tail, r.high = tail{found.last(), found.prev}, max(r.high, found.last())
+	} else if len(r.leases) > 0 && after <= max(r.high, r.acked) && !r.inFlightOwn() { // what was left of it is gone
+		r.passOwn(r.leases[len(r.leases)-1].from)
+	}
 	return found.msgs, nil
 }
 
-func (r *Reader) collect(ctx context.Context, after uint64, limit int) (haul, error) {
-	r.mu.Lock()
-	prev := r.before(after)
-	after = r.from(after)
-	newest, gone, waiting, skipped := r.newest, r.gone, int(r.waiting), r.skipped
-	seqs, known := r.ahead.next(after, limit)
-	removed := r.removed
-	r.mu.Unlock()
-	if gone {
-		return haul{}, ErrClosed
-	}
-	if newest <= after {
-		return haul{}, nil
-	}
-	n := min(limit, waiting)
-	found := haul{r: r, newest: newest, prev: prev, skipped: skipped, removed: removed, limit: limit, msgs: make([]Message, 0, n), sizes: make([]int, 0, n), marks: make([]Mark, 0, n)}
-	known = known && len(removed) == 0 // of what was removed, there may be more than limit
-	for _, s := range r.q.segmentsWith(r.id, standing{after, skipped}) {
-		err := r.q.viewSound(s, func(tx *bbolt.Tx) error {
-			if known {
-				return s.pick(tx.Bucket(bucketRecords), seqs, found.take, found.skip)
-			}
-			return s.scanOver(tx.Bucket(bucketRecords), max(after+1, s.first), found.take, found.skip)
-		}, func() bool { return len(found.msgs) == 0 })
-		s.touched.Add(int64(found.bytes))
-		if err == nil && !found.full() {
-			s.rest() // it goes on in the next one
-		}
-		switch {
-		case errors.Is(err, berrors.ErrDatabaseNotOpen) && !r.q.isClosed():
-			continue // unlinked meanwhile: acknowledged by everybody, this reader too
-		case errors.Is(err, berrors.ErrDatabaseNotOpen):
-			return haul{}, ErrClosed
-		case err != nil && len(found.msgs) == 0:
-			return haul{}, err
-		case err != nil || found.full() || ctx.Err() != nil:
-			return found, nil
-		}
-	}
-	return found, nil
+// inFlightOwn reports whether something that is no Live's was given out and is
+// not done. It wants mu held.
+func (r *Reader) inFlightOwn() bool {
+	lent := r.lent()
+	return slices.ContainsFunc(r.handed, func(h handed) bool { return !lent.has(h.seq) })
 }
 
-// before is what the first message behind after follows. It wants mu held.
-func (r *Reader) before(after uint64) uint64 {
-	switch after {
-	case r.start:
+// before is what the first message behind after follows, which may be at the end
+// of what was given out. It wants mu held.
+func (r *Reader) before(after uint64, ends ...tail) uint64 {
+	if after == r.start {
 		return 0
-	case r.tail.seq:
-		return r.tail.own
+	}
+	for _, t := range ends {
+		if t.seq == after {
+			return t.own
+		}
 	}
 	return r.skipped.beyond(after)
 }
@@ -233,81 +222,36 @@ type tail struct{ seq, own uint64 }
 // nowhere is a place that no reader starts from.
 const nowhere = ^uint64(0)
 
-// A haul is what one read brings.
-type haul struct {
-	r       *Reader
-	newest  uint64
-	prev    uint64 // what the next message follows
-	skipped stretches
-	removed []removal // of r
-	limit   int
-	msgs    []Message
-	marks   []Mark  // of msgs
-	sizes   []int   // of their records
-	bytes   int     // together
-	last    Message // what the last one had in common with the next
-}
-
-func (h *haul) full() bool { return len(h.msgs) >= h.limit || h.bytes >= maxNextBytes }
-
-func (h *haul) take(seq uint64, body []byte) (more bool, err error) {
-	if seq > h.newest {
-		return false, nil
-	}
-	mark, ok := markFor(body, h.r.id)
-	if !ok || h.skipped.has(seq) {
-		return true, nil
-	}
-	m, err := decodeBody(body, &h.last)
-	if err != nil {
-		return false, err
-	}
-	h.last.Topic, h.last.From = m.Topic, m.From
-	if h.r.isRemoved(h.removed, seq, &m) {
-		return true, nil
-	}
-	h.marks = append(h.marks, mark)
-	if m.Prev = h.prev; m.Origin == "" {
-		h.prev = seq
-	}
-	m.Seq, m.For = seq, h.marks[len(h.marks)-1:len(h.marks):len(h.marks)]
-	if m.Note != nil && !leads(body, h.r.id) {
-		m.Note = nil
-	}
-	h.msgs = append(h.msgs, m)
-	h.sizes = append(h.sizes, len(body))
-	h.bytes += len(body)
-	return !h.full(), nil
-}
-
-// skip goes on behind a record that is not what was written: one bad sector
-// must not hold up what lies behind it.
-func (h *haul) skip(seq uint64, err error) error {
-	q := h.r.q
-	q.damaged.Add(1)
-	q.log.Error("a message on disk is damaged and left out; check the disk", "sequence", seq, "reader", h.r.name, "error", err)
-	if q.cfg.Damaged != nil {
-		q.cfg.Damaged(seq)
-	}
-	return nil
-}
-
-// hand remembers what was given out, so that Ack can count it.
+// hand remembers what was given out, so that Ack can count it. What is given out
+// again from further back takes the place of what was. It wants mu held.
 func (r *Reader) hand(after uint64, h *haul) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.handed) > 0 && r.handed[len(r.handed)-1].seq > after {
-		r.handed = r.handed[:len(r.handed)-1] // reading again from further back
+	if len(h.msgs) == 0 {
+		return
 	}
-	if n := len(h.msgs); n > 0 {
-		r.tail = tail{h.msgs[n-1].Seq, h.prev}
-	}
+	var news []handed
 	for i := range h.msgs {
-		r.high = max(r.high, h.msgs[i].Seq)
-		if seq := h.msgs[i].Seq; seq > r.acked {
-			r.handed = append(r.handed, handed{seq, h.sizes[i]})
+		if seq := h.msgs[i].Seq; seq > r.acked && !r.skipped.has(seq) {
+			news = append(news, handed{seq, h.sizes[i]})
 		}
 	}
+	lent := r.lent()
+	mine := lent.has(h.last())
+	from, to := r.placeOf(after+1), r.placeOf(h.last()+1)
+	for _, x := range r.handed[from:to] {
+		if lent.has(x.seq) != mine { // of the other place
+			news = append(news, x)
+		}
+	}
+	if len(lent) > 0 {
+		slices.SortFunc(news, func(x, y handed) int { return cmp.Compare(x.seq, y.seq) })
+	}
+	r.handed = slices.Replace(r.handed, from, to, news...)
+}
+
+// placeOf is where a sequence stands in handed, or would. It wants mu held.
+func (r *Reader) placeOf(seq uint64) int {
+	n, _ := slices.BinarySearchFunc(r.handed, seq, func(h handed, seq uint64) int { return cmp.Compare(h.seq, seq) })
+	return n
 }
 
 // Ack says that r is done with every message up to and including seq. It takes
@@ -315,7 +259,11 @@ func (r *Reader) hand(after uint64, h *haul) {
 // those messages to r again. Ack never moves backwards, and not past the last
 // committed message.
 func (r *Reader) Ack(seq uint64) {
-	if r.advance(seq) {
+	seq = min(seq, r.q.committed.Load())
+	r.mu.Lock()
+	moved := r.passOwn(seq)
+	r.mu.Unlock()
+	if moved {
 		r.q.state.dirty()
 	}
 }
@@ -337,18 +285,12 @@ func (r *Reader) move(seq uint64) {
 	r.acked = seq
 	r.skipped = r.skipped.behind(seq)
 	r.ahead.pass(seq)
-	n := 0
-	for n < len(r.handed) && r.handed[n].seq <= seq {
-		r.bytes -= min(uint64(r.handed[n].size), r.bytes)
-		n++
-	}
-	r.handed = append(r.handed[:0], r.handed[n:]...)
-	r.waiting -= min(uint64(n), r.waiting)
+	r.count(0, seq)
 	if seq >= r.newest {
 		r.waiting, r.bytes = 0, 0
 	}
 	r.out += before - r.waiting
-	r.settle(seq)
+	r.settle(0, seq)
 }
 
 // Checkpoint is Ack together with changes to State, in one commit, on disk

@@ -143,7 +143,7 @@ func (r *Reader) tally(sel Selection, upto uint64) (*tally, error) {
 	after, given := r.acked, slices.Clone(r.handed)
 	r.mu.Unlock()
 	for {
-		found, err := r.collect(context.Background(), after, 1024)
+		found, err := r.collect(context.Background(), after, 1024, everything)
 		if err != nil || len(found.msgs) == 0 {
 			return t, err
 		}

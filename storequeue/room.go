@@ -303,6 +303,6 @@ func (q *Queue) canGiveWay() bool {
 	return slices.ContainsFunc(q.droppers(), func(r *Reader) bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.newest > r.behindFlight()
+		return slices.ContainsFunc(r.free(), func(x stretch) bool { return x.from < min(x.to, r.newest) })
 	})
 }

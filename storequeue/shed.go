@@ -3,6 +3,7 @@ package storequeue
 import (
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -21,8 +22,8 @@ type headOf struct {
 	expires time.Time
 }
 
-// A shedding is one look at what waits for a reader, from the oldest message on
-// that is not in flight.
+// A shedding is one look at what waits for a reader, in a part of the log of which
+// nothing is in flight.
 type shedding struct {
 	r       *Reader
 	now     time.Time
@@ -33,7 +34,7 @@ type shedding struct {
 	skipped stretches // as of before
 
 	newest uint64
-	from   uint64 // in flight up to here
+	from   uint64 // where the part begins
 	to     uint64 // skipped up to here
 	n      uint64
 	bytes  uint64
@@ -49,14 +50,27 @@ type shedding struct {
 func (r *Reader) shed(want, upTo uint64) (n uint64, more bool, err error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
-	s := &shedding{r: r, now: time.Now(), want: want, upTo: upTo, losses: map[Reason]*Loss{}}
 	r.mu.Lock()
-	s.limits, s.newest, s.from = r.limits, r.newest, r.behindFlight()
+	free := r.free()
+	r.mu.Unlock()
+	for _, part := range free {
+		n, more, err = r.shedIn(part, want, upTo)
+		if n > 0 || more || err != nil {
+			break
+		}
+	}
+	return n, more, err
+}
+
+func (r *Reader) shedIn(part stretch, want, upTo uint64) (n uint64, more bool, err error) {
+	s := &shedding{r: r, now: time.Now(), want: want, upTo: upTo, losses: map[Reason]*Loss{}, from: part.from, to: part.from}
+	r.mu.Lock()
+	s.limits, s.newest = r.limits, min(r.newest, part.to)
 	s.skipped = r.skipped
 	gone := r.gone || r.held
 	s.removed = r.removed
 	r.mu.Unlock()
-	if s.to = s.from; gone || s.newest <= s.from {
+	if gone || s.newest <= s.from {
 		return 0, false, nil
 	}
 	for _, seg := range r.q.segmentsWith(r.id, standing{s.from, s.skipped}) {
@@ -78,9 +92,6 @@ func (r *Reader) shed(want, upTo uint64) (n uint64, more bool, err error) {
 	}
 	return s.install(), s.more, err
 }
-
-// behindFlight is where what Next returned ends. It wants mu held.
-func (r *Reader) behindFlight() uint64 { return r.from(r.high) }
 
 // judge takes one record; more is false if it and those behind it stay.
 func (s *shedding) judge(seq uint64, body []byte) (more bool, err error) {
@@ -140,7 +151,7 @@ func (s *shedding) install() uint64 {
 	r := s.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.to <= s.from || r.behindFlight() != s.from {
+	if s.to <= s.from || !slices.ContainsFunc(r.free(), func(x stretch) bool { return x.from == s.from && s.to <= x.to }) {
 		return 0
 	}
 	r.skipped = r.skipped.with(stretch{s.from, s.to})
@@ -151,6 +162,9 @@ func (s *shedding) install() uint64 {
 	r.changes++
 	r.waiting -= min(s.n, r.waiting)
 	r.bytes -= min(s.bytes, r.bytes)
+	if n := len(r.leases); n > 0 && s.from >= r.leases[n-1].from {
+		r.fresh -= min(s.n, r.fresh)
+	}
 	r.out += s.n
 	if at := r.skipped.beyond(r.acked); at > r.acked {
 		r.move(at)
@@ -176,14 +190,17 @@ func readHead(body []byte) (h headOf, topic string, err error) {
 	return h, c.string(), c.err
 }
 
-// head finds the oldest message for r behind a place.
-func (r *Reader) head(at standing) (h headOf, err error) {
+// head finds the oldest message for r behind a place, up to a sequence.
+func (r *Reader) head(at standing, upTo uint64) (h headOf, err error) {
 	r.mu.Lock()
 	removed := r.removed
 	r.mu.Unlock()
 	for _, seg := range r.q.segmentsWith(r.id, at) {
 		err = r.q.viewSound(seg, func(tx *bbolt.Tx) error {
 			return seg.scanOver(tx.Bucket(bucketRecords), max(at.acked+1, seg.first), func(seq uint64, body []byte) (bool, error) {
+				if seq > upTo {
+					return false, nil
+				}
 				if _, ok := markFor(body, r.id); !ok || at.skipped.has(seq) {
 					return true, nil
 				}
@@ -207,14 +224,14 @@ func (r *Reader) head(at standing) (h headOf, err error) {
 // and notes the oldest message that is left.
 func (r *Reader) look(now time.Time) error {
 	r.mu.Lock()
-	waits, front, next, l := r.waiting > 0, standing{r.behindFlight(), r.skipped}, r.next, r.limits
+	waits, free, skipped, next, l := r.waiting > 0, r.free(), r.skipped, r.next, r.limits
 	r.mu.Unlock()
 	if !waits {
 		return nil
 	}
 	var err error
-	if !front.needs(next.seq) {
-		if next, err = r.head(front); err != nil {
+	if skipped.has(next.seq) || !stretches(free).has(next.seq) {
+		if next, err = r.nextHead(free, skipped); err != nil {
 			return err
 		}
 	}
@@ -229,7 +246,7 @@ func (r *Reader) look(now time.Time) error {
 	oldest, at := r.oldest, standing{r.acked, r.skipped}
 	r.mu.Unlock()
 	if !at.needs(oldest.seq) {
-		if oldest, err = r.head(at); err != nil {
+		if oldest, err = r.head(at, nowhere); err != nil {
 			return err
 		}
 	}
@@ -237,6 +254,16 @@ func (r *Reader) look(now time.Time) error {
 	r.oldest, r.next = oldest, next
 	r.mu.Unlock()
 	return nil
+}
+
+// nextHead finds the oldest message that is not in flight.
+func (r *Reader) nextHead(free, skipped stretches) (h headOf, err error) {
+	for _, part := range free {
+		if h, err = r.head(standing{part.from, skipped}, part.to); err != nil || h.seq > 0 {
+			break
+		}
+	}
+	return h, err
 }
 
 // trim skips the oldest of what waits for r while that is more than it may be.

@@ -24,7 +24,7 @@ type written struct {
 // way there: both are on disk, or neither.
 func (r *Reader) put(tx *bbolt.Tx, seq uint64) (written, error) {
 	r.mu.Lock()
-	r.settle(seq)
+	r.settle(0, seq)
 	w := written{place: standing{max(seq, r.acked), r.skipped}, changes: r.changes, tolls: map[*toll]int{}}
 	losses := map[string][]byte{}
 	for _, t := range r.tolls.all {
