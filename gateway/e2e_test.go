@@ -168,9 +168,11 @@ func (c *cloud) mosquittoSub(t *testing.T) <-chan string {
 	return lines
 }
 
-func hgID(m *client.Message) string {
+func hgID(m *client.Message) string { return property(m, "hg-id") }
+
+func property(m *client.Message, key string) string {
 	for _, p := range m.UserProperties {
-		if p.Key == "hg-id" {
+		if p.Key == key {
 			return p.Value
 		}
 	}

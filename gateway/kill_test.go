@@ -21,9 +21,11 @@ type record struct {
 	acked   map[string]bool // "publisher/number" → PUBACK received
 	arrived map[string]bool
 	ids     map[string]string // hg-id → message
-	last    map[string]int    // publisher → highest number that arrived first
+	last    map[string]int    // publisher, and stream → highest number that arrived first
 	repeats int
 	faults  []string
+
+	replayed int // by live_first
 }
 
 func newRecord() *record {
@@ -58,8 +60,12 @@ func (r *record) take(m *client.Message) {
 	if err != nil || id == "" {
 		r.fault("strange message %q with hg-id %q", name, id)
 	}
+	if property(m, "hg-replay") == "1" { // a stream of its own
+		r.replayed++
+		publisher += " replayed"
+	}
 	if n <= r.last[publisher] { // publishers count up and never send a number again
-		r.fault("%s came after number %d", name, r.last[publisher])
+		r.fault("%s came after number %d, %s", name, r.last[publisher], publisher)
 	}
 	r.last[publisher] = n
 	r.arrived[name] = true

@@ -96,20 +96,24 @@ func (l *lanes) limit(cfg config.Queue) {
 	}
 }
 
-// sources lists the lanes in the order in which they are sent: announcements,
+// ordered lists the lanes in the order in which they are sent: announcements,
 // then by priority and the order of the configuration, then what is left of
 // lanes that are gone.
-func (l *lanes) sources(cfg config.Queue) []northbound.Source {
+func (l *lanes) ordered(cfg config.Queue) []*storequeue.Reader {
 	order := make([]int, len(l.all))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(x, y int) int { return cmp.Compare(cfg.Lanes[y].Priority, cfg.Lanes[x].Priority) })
-	all := []northbound.Source{l.own}
+	all := []*storequeue.Reader{l.own}
 	for _, i := range order {
 		all = append(all, l.all[i])
 	}
-	for _, r := range l.left {
+	return append(all, l.left...)
+}
+
+func sources(lanes []*storequeue.Reader) (all []northbound.Source) {
+	for _, r := range lanes {
 		all = append(all, r)
 	}
 	return all

@@ -56,7 +56,7 @@ func (g *Gateway) makeLinks() error {
 			name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, quarantine: quarantine,
 			tls: g.credentials(cfg), renewer: g.renewer(cfg),
 		}
-		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), lanes.sources(g.cfg.Queue)...); err != nil {
+		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), sources(lanes.ordered(g.cfg.Queue))...); err != nil {
 			return fmt.Errorf("%w: %w", ErrSetup, err)
 		}
 		g.links = append(g.links, l)
@@ -96,6 +96,7 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 	return northbound.Config{
 		Name: cfg.Name, Gateway: g.cfg.Gateway.ID, Epoch: g.queue.Epoch(),
 		Servers: cfg.Servers, ClientID: cfg.ClientID, KeepAlive: cfg.KeepAlive, SessionExpiry: cfg.SessionExpiry, MaxPause: g.opt.MaxPause,
+		Live: l.live(cfg, g.cfg.Queue), Rate: cfg.CatchUpRate,
 		Send: routes(cfg.Send), Receive: routes(cfg.Receive),
 		Match:   mqtt.Match,
 		Leaves:  func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },
@@ -105,6 +106,16 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 		TLS:     l.tls.Config,
 		Logger:  g.log,
 	}
+}
+
+// live are the second places of the lanes, for a link that sends what is new first.
+func (l *link) live(cfg config.Link, queue config.Queue) (all []northbound.Live) {
+	if cfg.LiveFirst {
+		for _, r := range l.lanes.ordered(queue) {
+			all = append(all, r.Live())
+		}
+	}
+	return all
 }
 
 func routes(in []config.Route) []northbound.Route {

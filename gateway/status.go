@@ -2,12 +2,15 @@ package gateway
 
 import (
 	"cmp"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/headgate-io/headgate/gateway/admin"
 	"github.com/headgate-io/headgate/gateway/config"
+	"github.com/headgate-io/headgate/northbound"
 	"github.com/headgate-io/headgate/storequeue"
 )
 
@@ -67,6 +70,7 @@ func (g *Gateway) Status() admin.Status {
 		st.Links = append(st.Links, admin.LinkStatus{
 			Name: l.name, Connected: s.Connected, Since: s.Since, Server: s.Server, Waiting: total,
 			Delivered: s.Acked, Forbidden: s.Skipped, Expired: s.Expired, Refused: s.Quarantined, Error: s.LastError,
+			Replayed: s.Replayed, BytesIn: s.BytesIn, BytesOut: s.BytesOut, CatchUp: catchUp(&s, time.Now()),
 		})
 	}
 	for _, d := range g.devices {
@@ -82,6 +86,19 @@ func (g *Gateway) Status() admin.Status {
 	st.Clients = g.clientStatus()
 	st.Certificates = g.certificateStatus()
 	return st
+}
+
+// catchUp is how a link comes along with its backlog; nil: it has none.
+func catchUp(s *northbound.Stats, now time.Time) *admin.CatchUpStatus {
+	if !s.Connected || s.Backlog == 0 {
+		return nil
+	}
+	c := &admin.CatchUpStatus{Left: s.Backlog, Of: max(s.BacklogAtUp, s.Backlog), ETA: -1}
+	c.PerSecond = float64(c.Of-c.Left) / max(now.Sub(s.Since).Seconds(), 1)
+	if c.PerSecond > 0 {
+		c.ETA = int64(math.Ceil(float64(c.Left) / c.PerSecond))
+	}
+	return c
 }
 
 // laneStatus is one status a lane that is configured; what is left of others, and

@@ -27,11 +27,15 @@ func (l *Link) begin(c *connection, ack *packets.Connack) *window {
 		c.maxAlias, c.aliases = *p.TopicAliasMaximum, map[string]uint16{}
 	}
 	c.present = ack.SessionPresent
+	l.split(min(limit, l.cfg.InFlight))
 	cursors := make([]uint64, len(l.lanes))
 	for i, lane := range l.lanes {
 		cursors[i] = lane.Acked()
 	}
 	c.window = newWindow(cursors, min(limit, l.cfg.InFlight))
+	if n := len(l.cfg.Live); n > 0 {
+		c.window.behind.from = n
+	}
 	for i := range l.redo {
 		if !c.present {
 			clear(l.redo[i].ids)
@@ -62,5 +66,12 @@ func (l *Link) agree(life context.Context, server string, c *connection) error {
 		c.maxQoS = 1 // a route that comes meanwhile: no packet id of QoS 2 before the ledger met the server
 		return nil
 	}
-	return l.persist(life, func() error { return l.ledger.meet(server, c.present) })
+	return l.persist(life, func() error {
+		for i, live := range l.cfg.Live {
+			if err := l.ledger.cut(live.Name(), l.given[i]); err != nil {
+				return err
+			}
+		}
+		return l.ledger.meet(server, c.present)
+	})
 }

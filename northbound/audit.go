@@ -27,6 +27,8 @@ type auditLog struct {
 	owed   map[uint64]struct{} // named by its successor, not seen
 	topics map[string]uint64   // the newest sequence of each
 
+	replays map[string]uint64 // the same of what is replayed: a stream of its own
+
 	Finding
 }
 
@@ -45,7 +47,7 @@ type Finding struct {
 	First      uint64  `json:"first"` // sequence numbers
 	Last       uint64  `json:"last"`
 	Repeats    uint64  `json:"repeats"`
-	Disordered uint64  `json:"disordered"` // came after a later one of their topic; what is replayed is not counted
+	Disordered uint64  `json:"disordered"` // came after a later one of their topic; what is replayed is a stream of its own
 	Replayed   uint64  `json:"replayed"`   // live_first: sent after later ones, and says so
 	Missing    uint64  `json:"missing"`
 	Ranges     []Range `json:"missing_ranges,omitempty"` // the first hundred
@@ -74,7 +76,7 @@ func (a *Audit) Hear(topic, id, prev string, replay bool) {
 	if l == nil {
 		l = &auditLog{
 			seen: map[uint64]*[auditChunk / 64]uint64{}, lowest: seq,
-			owed: map[uint64]struct{}{}, topics: map[string]uint64{},
+			owed: map[uint64]struct{}{}, topics: map[string]uint64{}, replays: map[string]uint64{},
 			Finding: Finding{Log: name},
 		}
 		a.logs[name] = l
@@ -110,14 +112,17 @@ func (l *auditLog) hear(topic string, seq uint64, replay bool) {
 	}
 	delete(l.owed, seq)
 	l.lowest = min(l.lowest, seq)
-	newest, known := l.topics[topic]
-	switch {
-	case replay:
+	topics := l.topics
+	if replay {
 		l.Replayed++
+		topics = l.replays
+	}
+	newest, known := topics[topic]
+	switch {
 	case known && seq < newest:
 		l.Disordered++
-	case known || len(l.topics) < auditTopics:
-		l.topics[strings.Clone(topic)] = seq
+	case known || len(l.topics)+len(l.replays) < auditTopics:
+		topics[strings.Clone(topic)] = seq
 	default:
 		l.Unjudged++
 	}

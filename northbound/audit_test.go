@@ -49,6 +49,10 @@ func TestAudit(t *testing.T) {
 			[]message{{"a", 1, 0, false}, {"a", 9, 2, false}, {"a", 2, 1, true}},
 			Finding{Messages: 3, First: 1, Last: 9, Replayed: 1},
 		},
+		"replayed is a stream with an order of its own": {
+			[]message{{"a", 9, 4, false}, {"a", 2, 1, true}, {"a", 1, 0, true}, {"a", 3, 2, true}, {"a", 4, 3, true}},
+			Finding{Messages: 5, First: 1, Last: 9, Replayed: 4, Disordered: 1},
+		},
 		"another chunk": {
 			[]message{{"a", auditChunk - 1, 0, false}, {"a", auditChunk, auditChunk - 1, false}, {"a", 3 * auditChunk, auditChunk, false}},
 			Finding{Messages: 3, First: auditChunk - 1, Last: 3 * auditChunk},

@@ -59,7 +59,7 @@ func (l *Link) visit(ctx context.Context, server string) (up time.Duration, err 
 		return 0, explain(server, err)
 	}
 	start := time.Now()
-	l.status.up(server, c.window)
+	l.status.up(server, c.window, l.backlog())
 	l.log.Info("link to the cloud is up", "server", server)
 	defer context.AfterFunc(ctx, func() { // frees a write that the network does not take
 		time.AfterFunc(drainTime+politeClose, func() { c.conn.raw.Close() })
@@ -253,7 +253,7 @@ func (l *Link) dialTLS(ctx context.Context, server string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	tc := tls.Client(raw, cfg)
+	tc := tls.Client(&counted{raw, &l.status}, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("%w: %w", errHandshake, err)

@@ -134,7 +134,8 @@ func (s *sliceSource) Poll(after uint64, max int) ([]storequeue.Message, error) 
 	return s.msgs[:n], nil
 }
 
-func (s *sliceSource) Flushed() uint64 { return s.acked.Load() }
+func (s *sliceSource) Settled(_, last uint64) bool { return last <= s.acked.Load() }
+func (s *sliceSource) Waiting() uint64             { return 0 }
 
 func (s *sliceSource) Name() string { return "slice" }
 

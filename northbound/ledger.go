@@ -1,8 +1,10 @@
 package northbound
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,8 +24,12 @@ type State interface {
 // Packet ids come in blocks. A block is given to a lane for so many sequence
 // numbers in a row, by a commit before the first of them is used; from then on
 // the packet id follows from the sequence. It is given to somebody else once
-// the lane's cursor is behind it on disk. So whatever the cloud remembers of a
+// all of them are done on disk. So whatever the cloud remembers of a
 // packet id after a crash is about the one message that the ledger names.
+//
+// A lane's second place has blocks of its own, ahead of the lane's: after a crash
+// they tell what it may have sent. Where a block of the lane reaches into one of
+// those, the message was sent under that of the second place, or never.
 type ledger struct {
 	state  State // nil: nothing survives
 	bucket string
@@ -38,14 +44,17 @@ const (
 	blockSize  = 256
 	firstID2   = maxPlainID + 1 // of QoS 2
 	keyServer  = "server"
-	blockBytes = 1 + 8 + blockSize/8 // layout version, first sequence, received; the lane's name follows
-	blockV1    = 1
+	blockBytes = 1 + 8 + blockSize/8 + 2 // layout version, first sequence, received, length - 1, live; the lane's name follows
+	blockV2    = 2
+	blockV1    = 1 // without the two before the name
 )
 
 // A block is the packet ids of one stretch of a lane's sequence numbers.
 type block struct {
 	lane     string // empty: nobody's
+	live     bool   // of the lane's second place
 	first    uint64
+	more     uint8  // sequence numbers behind the first
 	received bitmap // PUBREC is on disk, or is being written
 	held     bitmap // the cloud may know this packet id
 }
@@ -55,6 +64,12 @@ type bitmap [blockSize / 64]uint64
 func (b *bitmap) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
 func (b *bitmap) set(i int)      { b[i/64] |= 1 << (i % 64) }
 func (b *bitmap) clear(i int)    { b[i/64] &^= 1 << (i % 64) }
+
+func (b *block) last() uint64 { return b.first + uint64(b.more) }
+
+func (b *block) has(lane string, seq uint64) bool {
+	return b.lane == lane && seq >= b.first && seq <= b.last()
+}
 
 var allHeld = bitmap{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
 
@@ -74,12 +89,8 @@ func newLedger(state State, link string) (*ledger, error) {
 		var nr int
 		if key == keyServer {
 			g.server = string(value)
-		} else if _, err := fmt.Sscanf(key, "block/%d", &nr); err == nil && nr >= 0 && nr < blocks && len(value) > blockBytes && value[0] == blockV1 {
-			b := &g.blocks[nr]
-			b.first, b.lane, b.held = binary.BigEndian.Uint64(value[1:]), string(value[blockBytes:]), allHeld
-			for i := range b.received {
-				b.received[i] = binary.BigEndian.Uint64(value[9+8*i:])
-			}
+		} else if _, err := fmt.Sscanf(key, "block/%d", &nr); err == nil && nr >= 0 && nr < blocks && g.blocks[nr].decode(value) {
+			g.blocks[nr].held = allHeld
 		} else {
 			return fmt.Errorf("%s in %s is of a newer program: use that, or remove the link for one start", key, g.bucket)
 		}
@@ -90,11 +101,35 @@ func newLedger(state State, link string) (*ledger, error) {
 
 func (g *ledger) change(nr int) storequeue.Change {
 	b := &g.blocks[nr]
-	v := binary.BigEndian.AppendUint64([]byte{blockV1}, b.first)
+	v := binary.BigEndian.AppendUint64([]byte{blockV2}, b.first)
 	for _, w := range b.received {
 		v = binary.BigEndian.AppendUint64(v, w)
 	}
+	v = append(v, b.more, 0)
+	if b.live {
+		v[len(v)-1] = 1
+	}
 	return storequeue.Change{Bucket: g.bucket, Key: blockKey(nr), Value: append(v, b.lane...)}
+}
+
+// decode reports whether v is what change has written.
+func (b *block) decode(v []byte) bool {
+	name, known := 0, false
+	switch {
+	case len(v) > blockBytes && v[0] == blockV2:
+		name, known = blockBytes, true
+		b.more, b.live = v[blockBytes-2], v[blockBytes-1] == 1
+	case len(v) > blockBytes-2 && v[0] == blockV1:
+		name, known = blockBytes-2, true
+		b.more = blockSize - 1
+	}
+	if known {
+		b.first, b.lane = binary.BigEndian.Uint64(v[1:]), string(v[name:])
+		for i := range b.received {
+			b.received[i] = binary.BigEndian.Uint64(v[9+8*i:])
+		}
+	}
+	return known
 }
 
 func (g *ledger) commit(changes []storequeue.Change) error {
@@ -164,22 +199,60 @@ type standing struct {
 func (g *ledger) find(lane string, seq uint64) standing {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	var at standing
 	for nr := range g.blocks {
-		b := &g.blocks[nr]
-		if b.lane == lane && seq >= b.first && seq-b.first < blockSize {
+		if b := &g.blocks[nr]; b.has(lane, seq) && (b.live || at.id == 0) {
 			i := int(seq - b.first)
-			return standing{id: uint16(firstID2 + nr*blockSize + i), received: b.received.has(i), dup: b.held.has(i)}
+			at = standing{id: uint16(firstID2 + nr*blockSize + i), received: b.received.has(i), dup: b.held.has(i)}
+			if b.live {
+				break
+			}
 		}
 	}
-	return standing{}
+	return at
 }
 
-// reserve gives a block to a lane, from seq on, if one is free: flushed says of
-// a lane how far its cursor is on disk. It returns the packet ids that the cloud
-// may still know from before; PUBREL must be sent for them before they are used.
-func (g *ledger) reserve(lane string, seq uint64, flushed func(lane string) uint64) (stale []uint16, ok bool, err error) {
+// sentLive lists what a lane's second place may have sent and is not done.
+func (g *ledger) sentLive(lane string, settled func(lane string, first, last uint64) bool) (all []storequeue.Range) {
 	g.mu.Lock()
-	nr := g.free(flushed)
+	defer g.mu.Unlock()
+	for nr := range g.blocks {
+		if b := &g.blocks[nr]; b.lane == lane && b.live && !settled(lane, b.first, b.last()) {
+			all = append(all, storequeue.Range{First: b.first, Last: b.last()})
+		}
+	}
+	slices.SortFunc(all, func(x, y storequeue.Range) int { return cmp.Compare(x.First, y.First) })
+	return all
+}
+
+// cut takes from a lane's second place what it has not sent of its blocks: what
+// lies behind seq is the lane's now, and must not hold them until its turn.
+func (g *ledger) cut(lane string, seq uint64) error {
+	g.mu.Lock()
+	was := g.blocks
+	var changes []storequeue.Change
+	for nr := range g.blocks {
+		if b := &g.blocks[nr]; b.lane == lane && b.live && b.first <= seq && seq < b.last() {
+			b.more = uint8(seq - b.first)
+			changes = append(changes, g.change(nr))
+		}
+	}
+	g.mu.Unlock()
+	err := g.commit(changes)
+	if err != nil { // nothing was sent meanwhile
+		g.mu.Lock()
+		g.blocks = was
+		g.mu.Unlock()
+	}
+	return err
+}
+
+// reserve gives a block to a lane, as want says, if one is free: settled says of
+// a lane what is done on disk. It returns the packet ids that the cloud
+// may still know from before; PUBREL must be sent for them before they are used.
+func (g *ledger) reserve(want block, settled func(lane string, first, last uint64) bool) (stale []uint16, ok bool, err error) {
+	g.mu.Lock()
+	nr := g.free(settled)
 	if nr < 0 {
 		g.mu.Unlock()
 		return nil, false, nil
@@ -191,7 +264,8 @@ func (g *ledger) reserve(lane string, seq uint64, flushed func(lane string) uint
 		}
 	}
 	was := *b
-	*b = block{lane: lane, first: seq}
+	*b = want
+	b.more = blockSize - 1
 	change := g.change(nr)
 	g.mu.Unlock()
 	if err := g.commit([]storequeue.Change{change}); err != nil {
@@ -204,11 +278,11 @@ func (g *ledger) reserve(lane string, seq uint64, flushed func(lane string) uint
 }
 
 // free wants mu held. It returns -1 if no block is.
-func (g *ledger) free(flushed func(lane string) uint64) int {
+func (g *ledger) free(settled func(lane string, first, last uint64) bool) int {
 	found := -1
 	for nr := range g.blocks {
 		switch b := &g.blocks[nr]; {
-		case b.lane != "" && flushed(b.lane) < b.first+blockSize-1:
+		case b.lane != "" && !settled(b.lane, b.first, b.last()):
 			continue
 		case b.held == (bitmap{}):
 			return nr

@@ -28,10 +28,26 @@ type Source interface {
 	// Ack forgets every message up to and including seq; it never moves back.
 	Ack(seq uint64)
 	Acked() uint64
-	// Flushed is where Acked will be, at least, after a crash.
-	Flushed() uint64
+	// Settled reports whether everything from first to last is done, and will be
+	// after a crash.
+	Settled(first, last uint64) bool
+	// Waiting is how many messages are not acknowledged.
+	Waiting() uint64
 	// Name is the same after each start.
 	Name() string
+}
+
+// A Live is a second place of a lane, for what comes while the link is up;
+// *storequeue.Live is one. Poll is for the goroutine that polls the lane.
+type Live interface {
+	Source
+	// Split gives it what comes from now on and leaves to the lane what waits, but
+	// for up to few messages that can come in order, for what it gave out and was
+	// not acknowledged, and for what is named. It returns true if nothing is left to
+	// the lane.
+	Split(few uint64, named []storequeue.Range) (whole bool)
+	// Given is the newest that Poll returned, or was to return again.
+	Given() uint64
 }
 
 // Config is what a Link needs to know. Zero values mean the defaults named here.
@@ -47,6 +63,11 @@ type Config struct {
 	ConnectTimeout time.Duration // per server, until its CONNACK; default 20 s
 	MaxPause       time.Duration // between attempts to connect; default 1 min
 	InFlight       int           // bound of unanswered messages beside the server's; default 1000
+
+	// Live, if set, are the second places of the lanes, in the order of those: new
+	// messages go first, and what waited is sent beside them and says so (hg-replay).
+	Live []Live
+	Rate int64 // bytes a second of what waited when the link came up; 0: no bound
 
 	Send, Receive []Route // to begin with: see SetRoutes
 
@@ -83,7 +104,9 @@ const (
 // Run is called once; the other methods are safe for concurrent use.
 type Link struct {
 	cfg    Config
-	lanes  []Source
+	lanes  []Source // the live ones, then those that NewLink was given
+	given  []uint64 // by those that are live, when the connection came up
+	splits bool     // they were split in this process
 	log    *slog.Logger
 	status status
 	redo   []redo  // by lane; used by the sender, and between connections
@@ -126,8 +149,16 @@ func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if n := len(cfg.Live); n != 0 && n != len(lanes) {
+		return nil, fmt.Errorf("link %s: %d lanes, of which %d have a second place", cfg.Name, len(lanes), n)
+	}
+	var all []Source
+	for _, live := range cfg.Live {
+		all = append(all, live)
+	}
+	lanes = append(all, lanes...)
 	cfg.InFlight = min(cfg.InFlight, maxInFlight)
-	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes)), fresh: make(chan struct{}, 1), stale: map[string]bool{}}
+	l := &Link{cfg: cfg, lanes: lanes, log: cfg.Logger.With("link", cfg.Name), redo: make([]redo, len(lanes)), given: make([]uint64, len(cfg.Live)), fresh: make(chan struct{}, 1), stale: map[string]bool{}}
 	l.routes.Store(&routing{cfg.Send, cfg.Receive})
 	for i := range l.redo {
 		l.redo[i] = newRedo()

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -102,6 +101,7 @@ func (s *sender) resume(lane int, seq uint64, id uint16) {
 // identify returns a message's packet id. It says no when the connection ends.
 func (s *sender) identify(ctx context.Context, lane int, seq uint64) (standing, bool) {
 	g, name := s.link.ledger, s.link.lanes[lane].Name()
+	want := block{lane: name, live: lane < len(s.link.cfg.Live), first: seq}
 	for {
 		if at := g.find(name, seq); at.id != 0 {
 			return at, true
@@ -110,7 +110,7 @@ func (s *sender) identify(ctx context.Context, lane int, seq uint64) (standing, 
 		var stale []uint16
 		free := false
 		err := s.link.persist(ctx, func() (err error) {
-			stale, free, err = g.reserve(name, seq, s.link.flushed)
+			stale, free, err = g.reserve(want, s.link.settled)
 			return err
 		})
 		if errors.Is(err, errSource) {
@@ -135,13 +135,13 @@ func (s *sender) identify(ctx context.Context, lane int, seq uint64) (standing, 
 
 const blockWait = 20 * time.Millisecond
 
-// flushed says how far a lane's cursor is on disk. A lane that is gone needs
-// nothing.
-func (l *Link) flushed(lane string) uint64 {
+// settled says of a lane whether all of a range is done on disk. A lane that is
+// gone needs nothing.
+func (l *Link) settled(lane string, first, last uint64) bool {
 	for _, s := range l.lanes {
 		if s.Name() == lane {
-			return s.Flushed()
+			return s.Settled(first, last)
 		}
 	}
-	return math.MaxUint64
+	return true
 }

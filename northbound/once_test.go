@@ -92,11 +92,13 @@ func (l *living) Acked() uint64 {
 	return l.acked
 }
 
-func (l *living) Flushed() uint64 {
+func (l *living) Settled(_, last uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.flushed
+	return last <= l.flushed
 }
+
+func (l *living) Waiting() uint64 { return 0 }
 
 func (l *living) Ack(seq uint64) {
 	l.mu.Lock()

@@ -21,10 +21,11 @@ const (
 	propTopicAlias      = 0x23
 	propUser            = 0x26
 
-	propID    = "hg-id"
-	propPrev  = "hg-prev"
-	maxString = math.MaxUint16 // bytes [MQTT-1.5.4]
-	aliasSize = 3              // of the property
+	propID     = "hg-id"
+	propPrev   = "hg-prev"
+	propReplay = "hg-replay"
+	maxString  = math.MaxUint16 // bytes [MQTT-1.5.4]
+	aliasSize  = 3              // of the property
 )
 
 // A publication is one message as the cloud shall see it. Its encoding is ours

@@ -1,6 +1,8 @@
 package northbound
 
 import (
+	"maps"
+
 	"github.com/eclipse/paho.golang/packets"
 
 	"github.com/headgate-io/headgate/storequeue"
@@ -79,6 +81,18 @@ func (r *redo) forget(cursor uint64) {
 		clear(r.moved)
 		clear(r.ids)
 	}
+}
+
+// join takes over what another lane's is about: its messages are of this lane now.
+func (r *redo) join(o *redo) {
+	maps.Copy(r.known, o.known)
+	maps.Copy(r.ids, o.ids)
+	maps.Copy(r.moved, o.moved)
+	maps.Copy(r.strikes, o.strikes)
+	maps.Copy(r.singled, o.singled)
+	maps.Copy(r.dead, o.dead)
+	r.until = max(r.until, o.until)
+	*o = newRedo()
 }
 
 type verdict byte

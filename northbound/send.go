@@ -21,9 +21,12 @@ type sender struct {
 	pause backoff  // while the server refuses for now
 	taken uint64   // by the cloud, at the last pause
 
+	shaped []bool // by lane: it is what waited, and pace decides
+	pace   pacer
+
 	stopped bool // the connection ended while a message waited for its packet id
 
-	wakes       []reflect.SelectCase // of the lanes, and of the end
+	wakes       []reflect.SelectCase // of the lanes; then of the end, of answers and of the pace
 	props, head []byte               // room to encode in
 }
 
@@ -34,12 +37,15 @@ const (
 )
 
 func newSender(l *Link, c *connection) *sender {
-	s := &sender{link: l, connection: c, after: make([]uint64, len(l.lanes))}
+	s := &sender{link: l, connection: c, after: make([]uint64, len(l.lanes)), shaped: make([]bool, len(l.lanes)), pace: newPacer(l.cfg.Rate)}
 	for i, lane := range l.lanes {
 		s.after[i] = c.window.done(i)
+		s.shaped[i] = l.replays(i) || l.cfg.Rate > 0 && len(l.cfg.Live) == 0
 		s.wakes = append(s.wakes, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(lane.Wake())})
 	}
-	s.wakes = append(s.wakes, reflect.SelectCase{Dir: reflect.SelectRecv})
+	for range 3 {
+		s.wakes = append(s.wakes, reflect.SelectCase{Dir: reflect.SelectRecv})
+	}
 	return s
 }
 
@@ -94,21 +100,58 @@ func (s *sender) next(ctx context.Context) (lane int, msgs []storequeue.Message,
 	defer s.window.onRefusal(nil)
 	s.turn++
 	for wait.Err() == nil {
+		held := false
 		if n := len(s.after) - 1; n > 0 && s.turn%share == 0 {
-			lane = 1 + s.turn/share%n
-			if msgs, err = s.link.lanes[lane].Poll(s.after[lane], shareMax); err != nil || len(msgs) > 0 {
-				return lane, msgs, err
+			for i := range n {
+				lane = 1 + (s.turn/share+i)%n
+				if msgs, _, err = s.poll(lane, shareMax); err != nil || len(msgs) > 0 {
+					return lane, msgs, err
+				}
 			}
 		}
 		for lane = range s.after {
-			if msgs, err = s.link.lanes[lane].Poll(s.after[lane], nextMax); err != nil || len(msgs) > 0 {
+			var later bool
+			if msgs, later, err = s.poll(lane, nextMax); err != nil || len(msgs) > 0 {
 				return lane, msgs, err
 			}
+			held = held || later
 		}
-		s.wakes[len(s.wakes)-1].Chan = reflect.ValueOf(wait.Done())
-		reflect.Select(s.wakes)
+		s.wait(wait, held)
 	}
 	return 0, nil, nil
+}
+
+// poll asks one lane. later: it may have something whose time has not come.
+func (s *sender) poll(lane, most int) (msgs []storequeue.Message, later bool, err error) {
+	source := s.link.lanes[lane]
+	if s.shaped[lane] {
+		if room := s.room(); room <= 0 {
+			return nil, source.More(s.after[lane]), nil
+		} else if most > room {
+			most = room
+		}
+	}
+	msgs, err = source.Poll(s.after[lane], most)
+	if err == nil && len(msgs) == 0 && !s.link.replays(lane) {
+		s.shaped[lane] = false // it has caught up
+	}
+	return msgs, false, err
+}
+
+// wait returns when one of the lanes may have something, when ctx ends, and, if
+// something is held back, when its time may have come.
+func (s *sender) wait(ctx context.Context, held bool) {
+	ways := s.wakes[len(s.wakes)-3:]
+	ways[0].Chan, ways[1].Chan, ways[2].Chan = reflect.ValueOf(ctx.Done()), reflect.Value{}, reflect.Value{}
+	if held {
+		ways[1].Chan = reflect.ValueOf(s.window.wake)
+		if pause := s.pace.pause(time.Now()); pause > 0 {
+			t := time.NewTimer(pause)
+			defer t.Stop()
+			ways[2].Chan = reflect.ValueOf(t.C)
+		}
+	}
+	reflect.Select(s.wakes)
 }
 
 // admitted waits for room, and says no when a refusal or the end came first.
@@ -176,6 +219,14 @@ func (s *sender) send(ctx context.Context, lane int, m *storequeue.Message) {
 	s.props = p.props
 	p.retain = p.retain && s.retain
 	p.qos = min(p.qos, s.maxQoS)
+	if l.replays(lane) {
+		p.props = appendText(appendText(append(p.props, propUser), propReplay), "1")
+		s.props = p.props
+		l.status.replayed.Add(1)
+	}
+	if s.shaped[lane] {
+		s.pace.spend(p.size())
+	}
 	switch {
 	case err != nil:
 		s.quarantine(lane, m, packets.PubackTopicNameInvalid)

@@ -19,6 +19,11 @@ type Stats struct {
 	Sent        uint64 // PUBLISH packets, repeats included
 	Acked       uint64 // acknowledged by the cloud, or written at QoS 0
 	InFlight    int    // sent and not acknowledged
+	Replayed    uint64 // sent with hg-replay, repeats included
+	BytesIn     uint64 // of TCP, TLS and its handshakes included
+	BytesOut    uint64
+	Backlog     uint64 // messages that are behind: with live places what waited when the link came up, without them all that wait
+	BacklogAtUp uint64 // what that was when the link came up; 0: it is down
 	Skipped     uint64 // no rule or route lets them leave any more
 	Expired     uint64 // too old when their turn came
 	Quarantined uint64
@@ -46,13 +51,15 @@ func (d Drop) String() string {
 
 type status struct {
 	sent, acked, skipped, expired, quarantined atomic.Uint64
-	received, unwanted, looped                 atomic.Uint64
+	received, unwanted, looped, replayed       atomic.Uint64
+	bytesIn, bytesOut                          atomic.Uint64
 
 	mu          sync.Mutex // covers the fields below
 	window      *window    // of the present connection; nil when down
 	since       time.Time
 	server      string
 	connects    uint64
+	backlog     uint64 // when the link came up
 	lastError   string
 	lastErrorAt time.Time
 	reported    string // the last reason that was logged
@@ -68,6 +75,7 @@ func (l *Link) Stats() Stats {
 		Sent: s.sent.Load(), Acked: s.acked.Load(), Skipped: s.skipped.Load(),
 		Expired: s.expired.Load(), Quarantined: s.quarantined.Load(),
 		Received: s.received.Load(), Unwanted: s.unwanted.Load(), Looped: s.looped.Load(),
+		Replayed: s.replayed.Load(), BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(), Backlog: l.backlog(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,15 +85,17 @@ func (l *Link) Stats() Stats {
 	st.Refused = maps.Clone(s.refused)
 	if s.window != nil {
 		st.InFlight = s.window.unanswered()
+		st.BacklogAtUp = s.backlog
 	}
 	return st
 }
 
-func (s *status) up(server string, w *window) {
+func (s *status) up(server string, w *window, backlog uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.window, s.since, s.server = w, time.Now(), server
 	s.connects++
+	s.backlog = backlog
 	s.lastError, s.reported = "", ""
 }
 

@@ -1,6 +1,9 @@
 package northbound
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // A window is what was sent on one connection, in order, up to the oldest
 // message that is not done. It never blocks; wake tells that something changed.
@@ -20,6 +23,7 @@ type window struct {
 	limit     int // of open: begins at 1, rises by one with each acknowledgement
 	max       int // of limit: the server's Receive Maximum [MQTT-4.9.0-2]
 	lanes     []track
+	behind    behind
 	answers   uint64 // counts PUBACKs, to see whether they still come
 	refusals  bool   // something was refused: send nothing more before a rewind
 	interrupt func() // called once at the first refusal
@@ -37,6 +41,16 @@ const (
 type track struct {
 	cursor      uint64
 	first, last uint16 // index in ring + 1; 0: nothing
+}
+
+// behind is what is in flight of lanes that are sent beside others, and how long
+// one of their messages took.
+type behind struct {
+	from  int // the first such lane
+	open  int
+	probe uint16 // packet id of that message; 0: there is none
+	sent  time.Time
+	took  time.Duration // of the last one; 0: it was told
 }
 
 type slot struct {
@@ -83,6 +97,7 @@ func newWindow(cursors []uint64, max int) *window {
 	return &window{
 		wake: make(chan struct{}, 1), commit: make(chan struct{}, 1),
 		ring: make([]slot, 4*max), places: make([]uint16, firstRequestID), limit: 1, max: max, lanes: lanes,
+		behind: behind{from: len(lanes)},
 	}
 }
 
@@ -125,6 +140,9 @@ func (w *window) add(m slot) (id uint16) {
 	case m.id != 0:
 		w.places[m.id] = at
 		w.open++
+		if m.lane >= w.behind.from {
+			w.behind.add(m.id)
+		}
 	case m.state == slotWritten:
 		w.written++
 	}
@@ -174,6 +192,9 @@ func (w *window) end(s *slot, done slotState, code byte) {
 	w.answers++
 	w.open--
 	w.places[s.id] = 0
+	if s.lane >= w.behind.from {
+		w.behind.end(s.id)
+	}
 	if code < 0x80 {
 		s.state = done
 		w.limit = min(w.limit+1, w.max)
@@ -316,7 +337,31 @@ func (w *window) reset() []slot {
 		w.lanes[i].first = 0
 	}
 	w.n, w.open, w.written, w.refusals = 0, 0, 0, false
+	w.behind = behind{from: w.behind.from}
 	return rest
+}
+
+func (b *behind) add(id uint16) {
+	b.open++
+	if b.probe == 0 {
+		b.probe, b.sent = id, time.Now()
+	}
+}
+
+func (b *behind) end(id uint16) {
+	b.open--
+	if b.probe == id {
+		b.probe, b.took = 0, max(time.Since(b.sent), 1)
+	}
+}
+
+// lag returns what is in flight of the lanes that are sent beside others, and
+// once how long one of their messages took.
+func (w *window) lag() (open int, took time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	took, w.behind.took = w.behind.took, 0
+	return w.behind.open, took
 }
 
 // slow begins again with two messages: what becomes of the second tells whether

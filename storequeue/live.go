@@ -34,8 +34,8 @@ func (r *Reader) Live() *Live { return &Live{r} }
 // l has given out and is not done, which comes first there. Up to few messages,
 // if nothing behind them is done or was given out, are l's too: so they come in order.
 // named is what an earlier process may have given out. Nothing must be unanswered
-// on the way when it is called.
-func (l *Live) Split(few uint64, named []Range) {
+// on the way when it is called. It returns true if all is l's now.
+func (l *Live) Split(few uint64, named []Range) (whole bool) {
 	r := l.r
 	end := r.ownNewest()
 	r.mu.Lock()
@@ -47,12 +47,12 @@ func (l *Live) Split(few uint64, named []Range) {
 		}
 		r.leases = []lease{{from: r.acked, to: nowhere, high: high, base: tail{r.acked, r.before(r.acked, r.tail)}}}
 		r.fresh = r.waiting
-		return
+		return true
 	}
 	leases := r.given(named, end.seq)
 	if len(leases) >= maxLeases || len(r.skipped) >= maxLeases {
 		if len(r.leases) > 0 {
-			return
+			return false
 		}
 		end = tail{}
 		if n := len(r.skipped); n > 0 {
@@ -67,6 +67,7 @@ func (l *Live) Split(few uint64, named []Range) {
 		}
 	}
 	r.leases = append(leases, lease{from: end.seq, to: nowhere, high: end.seq, base: end})
+	return false
 }
 
 // straight reports whether nothing behind what is done was given out before it.

@@ -94,6 +94,7 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 		if l.Connected {
 			fmt.Fprintf(w, "cloud    %s   connected for %s   %s   %d waiting · %d delivered · %d dropped · %d set aside\n",
 				l.Name, age(l.Since, now), l.Server, l.Waiting, l.Delivered, l.Forbidden+l.Expired, l.Refused)
+			printCatchUp(w, l.CatchUp)
 		} else {
 			fmt.Fprintf(w, "cloud    %s   %s for %s   %d waiting   %s\n", l.Name, red("offline"), age(l.Since, now), l.Waiting, l.Error)
 		}
@@ -115,6 +116,17 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 	}
 	printClients(w, &st.Clients)
 	printCertificates(w, st.Certificates)
+}
+
+func printCatchUp(w io.Writer, c *admin.CatchUpStatus) {
+	if c == nil {
+		return
+	}
+	eta := "it does not get smaller"
+	if c.ETA >= 0 {
+		eta = "done in " + (time.Duration(c.ETA) * time.Second).String()
+	}
+	fmt.Fprintf(w, "           catching up: %d of %d left · %.0f a second · %s\n", c.Left, c.Of, c.PerSecond, eta)
 }
 
 // printCertificates names the one that ends first, and all that need somebody.

@@ -147,6 +147,26 @@ func (p *page) links(links []LinkStatus) {
 	for _, l := range links {
 		p.value("link_delivered_total", l.Delivered, "link", l.Name)
 	}
+	p.family("link_replayed_total", "counter", "Messages sent after later ones, and marked so: live_first.")
+	for _, l := range links {
+		p.value("link_replayed_total", l.Replayed, "link", l.Name)
+	}
+	p.family("link_backlog_messages", "gauge", "Messages by which a link that is up is behind.")
+	for _, l := range links {
+		left := uint64(0)
+		if l.CatchUp != nil {
+			left = l.CatchUp.Left
+		}
+		p.value("link_backlog_messages", left, "link", l.Name)
+	}
+	p.family("link_received_bytes_total", "counter", "Bytes of TCP from the cloud, TLS included.")
+	for _, l := range links {
+		p.value("link_received_bytes_total", l.BytesIn, "link", l.Name)
+	}
+	p.family("link_sent_bytes_total", "counter", "Bytes of TCP to the cloud, TLS included.")
+	for _, l := range links {
+		p.value("link_sent_bytes_total", l.BytesOut, "link", l.Name)
+	}
 	p.family("link_dropped_total", "counter", "Messages that did not reach the cloud: no rule lets them leave, too old, or refused by it and set aside until the next start.")
 	for _, l := range links {
 		p.value("link_dropped_total", l.Forbidden, "link", l.Name, "reason", "forbidden")

@@ -97,7 +97,21 @@ type LinkStatus struct {
 	Forbidden uint64    `json:"forbidden"` // dropped because no rule lets them leave any more, since start
 	Expired   uint64    `json:"expired"`   // dropped by their age, since start
 	Refused   uint64    `json:"refused"`   // set aside because the cloud will not take them, since start
+	Replayed  uint64    `json:"replayed"`  // sent with hg-replay, since start
+	BytesIn   uint64    `json:"bytes_in"`  // of TCP, since start
+	BytesOut  uint64    `json:"bytes_out"`
 	Error     string    `json:"error,omitempty"`
+
+	CatchUp *CatchUpStatus `json:"catch_up,omitempty"` // while there is a backlog and the link is up
+}
+
+// CatchUpStatus is how a link comes along with its backlog: with live_first what
+// waited when it came up, with in_order all that waits.
+type CatchUpStatus struct {
+	Left      uint64  `json:"left"`        // messages
+	Of        uint64  `json:"of"`          // as the link came up
+	PerSecond float64 `json:"per_second"`  // by which it has got smaller since then
+	ETA       int64   `json:"eta_seconds"` // -1: it does not get smaller
 }
 
 // DeviceStatus is one field device.

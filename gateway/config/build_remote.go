@@ -23,6 +23,7 @@ func (b *builder) northbound() {
 			Name: l.name.v, Servers: b.servers(l), CA: l.ca.v, Certificate: l.certificate.v, Key: l.key.v,
 			CRL: l.crl.v, ServerName: b.serverName(l), ALPN: b.alpn(l), Renew: b.renew(l),
 			ClientID: b.expand(&l.clientID), KeepAlive: l.keepalive.v, SessionExpiry: l.sessionExpiry.v,
+			LiveFirst: l.catchUp.order.v == "live_first", CatchUpRate: l.catchUp.rate.v,
 		}
 		for _, server := range link.Servers { // it would throw the one out for the other, for ever
 			clients.add(b, "client_id", link.ClientID+" at "+server, l.at)

@@ -138,6 +138,8 @@ type Link struct {
 	ClientID             string
 	KeepAlive            time.Duration // whole seconds
 	SessionExpiry        time.Duration // whole seconds
+	LiveFirst            bool          // new messages before a backlog
+	CatchUpRate          int64         // bytes a second for a backlog; 0: no bound
 	Send, Receive        []Route
 }
 

@@ -9,10 +9,6 @@ var unavailable = []struct {
 	instead string
 	used    func(*file) []place
 }{
-	{"northbound[].catch_up.order", "catch_up order live_first", "remove it or set order: in_order",
-		ofLinks(func(l *fileLink) []place { c := &l.catchUp.order; return when(c.v == "live_first", c.at) })},
-	{"northbound[].catch_up.rate", "catch_up rate above 0", "remove it or set rate: 0",
-		ofLinks(func(l *fileLink) []place { return when(l.catchUp.rate.v > 0, l.catchUp.rate.at) })},
 	{"northbound[].receive[].qos", "receiving with qos 2", "set qos: 1",
 		ofLinks(func(l *fileLink) (all []place) {
 			for _, s := range l.receive.items {

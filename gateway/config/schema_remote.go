@@ -94,8 +94,9 @@ type fileCatchUp struct {
 func (c *fileCatchUp) keys() []key {
 	return []key{
 		{name: "order", into: &c.order, def: "in_order", oneOf: []string{"in_order", "live_first"},
-			doc: "in_order: oldest first. live_first: new messages overtake the backlog, which is marked as replayed."},
-		{name: "rate", into: &c.rate, def: "0", min: "0", doc: "Bytes per second for the backlog; 0: unlimited."},
+			doc: "in_order: oldest first. live_first: new messages go first, and what waited when the link came up is sent beside them, marked with hg-replay: 1; see operations.md."},
+		{name: "rate", into: &c.rate, def: "0", min: "0",
+			doc: "Bytes of MQTT per second for what waited when the link came up; 0: unlimited. With in_order new messages wait behind it: more than the plant produces, or it never ends."},
 	}
 }
 
