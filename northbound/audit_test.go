@@ -6,55 +6,56 @@ import (
 	"testing"
 )
 
+type audited struct {
+	topic     string
+	seq, prev uint64
+	replay    bool
+}
+
 // Each case is what arrives: topic, sequence, the one before it.
 func TestAudit(t *testing.T) {
-	type message struct {
-		topic     string
-		seq, prev uint64
-		replay    bool
-	}
 	for name, tt := range map[string]struct {
-		came []message
+		came []audited
 		want Finding
 	}{
 		"all is well": {
-			[]message{{"a", 3, 0, false}, {"a", 5, 3, false}, {"b", 9, 5, false}},
+			[]audited{{"a", 3, 0, false}, {"a", 5, 3, false}, {"b", 9, 5, false}},
 			Finding{Messages: 3, First: 3, Last: 9},
 		},
 		"begins in the middle": {
-			[]message{{"a", 5, 3, false}, {"a", 6, 5, false}},
+			[]audited{{"a", 5, 3, false}, {"a", 6, 5, false}},
 			Finding{Messages: 2, First: 5, Last: 6},
 		},
 		"repeats after a reconnect": {
-			[]message{{"a", 1, 0, false}, {"a", 2, 1, false}, {"a", 1, 0, false}, {"a", 2, 1, false}, {"a", 3, 2, false}},
+			[]audited{{"a", 1, 0, false}, {"a", 2, 1, false}, {"a", 1, 0, false}, {"a", 2, 1, false}, {"a", 3, 2, false}},
 			Finding{Messages: 5, First: 1, Last: 3, Repeats: 2},
 		},
 		"one is missing": {
-			[]message{{"a", 1, 0, false}, {"a", 4, 2, false}, {"a", 5, 4, false}},
+			[]audited{{"a", 1, 0, false}, {"a", 4, 2, false}, {"a", 5, 4, false}},
 			Finding{Messages: 3, First: 1, Last: 5, Missing: 1, Ranges: []Range{{2, 2}}},
 		},
 		"neighbours are missing": {
-			[]message{{"a", 1, 0, false}, {"b", 5, 2, false}, {"a", 6, 3, false}, {"a", 7, 4, false}},
+			[]audited{{"a", 1, 0, false}, {"b", 5, 2, false}, {"a", 6, 3, false}, {"a", 7, 4, false}},
 			Finding{Messages: 4, First: 1, Last: 7, Missing: 3, Ranges: []Range{{2, 4}}},
 		},
 		"late is not missing, it is out of order": {
-			[]message{{"a", 1, 0, false}, {"a", 3, 2, false}, {"a", 2, 1, false}},
+			[]audited{{"a", 1, 0, false}, {"a", 3, 2, false}, {"a", 2, 1, false}},
 			Finding{Messages: 3, First: 1, Last: 3, Disordered: 1},
 		},
 		"topics have no order among each other": {
-			[]message{{"a", 1, 0, false}, {"alarm", 3, 0, false}, {"a", 2, 1, false}},
+			[]audited{{"a", 1, 0, false}, {"alarm", 3, 0, false}, {"a", 2, 1, false}},
 			Finding{Messages: 3, First: 1, Last: 3},
 		},
 		"replayed and says so": {
-			[]message{{"a", 1, 0, false}, {"a", 9, 2, false}, {"a", 2, 1, true}},
+			[]audited{{"a", 1, 0, false}, {"a", 9, 2, false}, {"a", 2, 1, true}},
 			Finding{Messages: 3, First: 1, Last: 9, Replayed: 1},
 		},
 		"replayed is a stream with an order of its own": {
-			[]message{{"a", 9, 4, false}, {"a", 2, 1, true}, {"a", 1, 0, true}, {"a", 3, 2, true}, {"a", 4, 3, true}},
+			[]audited{{"a", 9, 4, false}, {"a", 2, 1, true}, {"a", 1, 0, true}, {"a", 3, 2, true}, {"a", 4, 3, true}},
 			Finding{Messages: 5, First: 1, Last: 9, Replayed: 4, Disordered: 1},
 		},
 		"another chunk": {
-			[]message{{"a", auditChunk - 1, 0, false}, {"a", auditChunk, auditChunk - 1, false}, {"a", 3 * auditChunk, auditChunk, false}},
+			[]audited{{"a", auditChunk - 1, 0, false}, {"a", auditChunk, auditChunk - 1, false}, {"a", 3 * auditChunk, auditChunk, false}},
 			Finding{Messages: 3, First: auditChunk - 1, Last: 3 * auditChunk},
 		},
 	} {

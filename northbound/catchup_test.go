@@ -148,6 +148,7 @@ func TestNeitherSideStarves(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 			src.put(t, storequeue.Message{Topic: "plant/1", Payload: fmt.Append(nil, time.Now().UnixMilli())})
 		}
+		synctest.Wait()
 		if late > 2*time.Second || fresh < 900 || replayed < 800 {
 			t.Errorf("in 10 s %d new ones came, the latest after %v, and %d that had waited", fresh, late, replayed)
 		}
@@ -181,11 +182,13 @@ func TestRateOfTheBacklog(t *testing.T) {
 			_, stop := start(t, cfg, src.Reader, c)
 			defer stop()
 			time.Sleep(10 * time.Second)
+			synctest.Wait()
 			if bytes < 190_000 || bytes > 215_000 {
 				t.Errorf("live first %v: %d bytes in 10 s, want about 200,000", liveFirst, bytes)
 			}
 			src.put(t, storequeue.Message{Topic: "plant/new", Payload: []byte("x")})
 			time.Sleep(time.Second)
+			synctest.Wait()
 			got := c.received()
 			came := slices.ContainsFunc(got, func(p *packets.Publish) bool { return p.Topic == "plant/new" })
 			if came != liveFirst {
