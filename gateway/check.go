@@ -148,7 +148,7 @@ func busLoads(cfg *config.Config) iter.Seq2[string, float64] {
 			var devices []modbus.DeviceConfig
 			for _, d := range cfg.Devices {
 				if d.Adapter == builtInAdapter && d.Bus == name {
-					devices = append(devices, modbusDevice(d))
+					devices = append(devices, d.Modbus())
 				}
 			}
 			bus := cfg.Buses[name].BusConfig

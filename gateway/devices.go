@@ -4,8 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
+	"strings"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -29,7 +28,7 @@ func (g *Gateway) openDevices() error {
 		g.buses[name] = bus
 	}
 	for _, cfg := range g.cfg.Devices {
-		adapter, err := g.adapter(cfg)
+		adapter, err := g.adapter(&cfg)
 		if err != nil {
 			return fmt.Errorf("%w: device %s: %w", ErrSetup, cfg.ID, err)
 		}
@@ -38,6 +37,7 @@ func (g *Gateway) openDevices() error {
 			Publish:  g.publisher(access.Identity{Name: "device:" + cfg.ID}),
 			Logger:   g.log,
 			Writable: mayWrite(cfg),
+			Late:     g.latency.Polled.Observe,
 		})
 	}
 	return g.openCommands()
@@ -63,9 +63,9 @@ const builtInAdapter = "modbus"
 
 // adapter names every kind of adapter there is: Modbus is built in, any other
 // name is a plugin.
-func (g *Gateway) adapter(cfg config.Device) (southbound.Adapter, error) {
+func (g *Gateway) adapter(cfg *config.Device) (southbound.Adapter, error) {
 	if cfg.Adapter == builtInAdapter {
-		return g.buses[cfg.Bus].Adapter(modbusDevice(cfg))
+		return g.buses[cfg.Bus].Adapter(cfg.Modbus())
 	}
 	path, err := plugin.Find(g.cfg.Gateway.Plugins, cfg.Adapter)
 	if err != nil {
@@ -78,12 +78,21 @@ func (g *Gateway) adapter(cfg config.Device) (southbound.Adapter, error) {
 	return plugin.New(plugin.Config{Path: path, Device: cfg.ID, Settings: settings, RuntimeDir: g.runtime, Logger: g.log}), nil
 }
 
-func modbusDevice(cfg config.Device) modbus.DeviceConfig {
-	d := modbus.DeviceConfig{Unit: cfg.Unit, MaxRegisters: cfg.MaxRegisters, MaxGap: cfg.MaxGap, Tags: cfg.Tags, ForceFC15: cfg.ForceFC15, ForceFC16: cfg.ForceFC16}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Groups)) {
-		d.Groups = append(d.Groups, modbus.Group{Name: name, Interval: cfg.Groups[name].Interval})
+// holes is what was found not to exist between a device's tags, as its
+// configuration would have it; empty: nothing.
+func holes(cfg *config.Device, a southbound.Adapter) string {
+	finder, ok := a.(interface{ Holes() []modbus.Hole })
+	if !ok {
+		return ""
 	}
-	return d
+	var all []string
+	for _, h := range finder.Holes() {
+		all = append(all, fmt.Sprintf("{table: %s, from: %d, to: %d}", h.Table, h.From+cfg.AddressBase, h.To+cfg.AddressBase))
+	}
+	if all == nil {
+		return ""
+	}
+	return "holes: [" + strings.Join(all, ", ") + "]"
 }
 
 // publisher lets a device publish under its own name, through the same rules

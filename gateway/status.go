@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -48,7 +49,7 @@ func (g *Gateway) Status() admin.Status {
 			Last: q.Last, Bytes: q.Bytes, MaxBytes: g.cfg.Queue.MaxSize, Segments: q.Segments, Refused: q.Refused, Written: q.Written, Payload: q.Payload, Damaged: q.Damaged, Compactions: q.Compactions, CompactedBytes: q.CompactedBytes,
 			Readers: []admin.ReaderStatus{}, Lanes: []admin.LaneStatus{}, Lost: lostStatus(&q), Corrupt: len(q.Aside),
 		},
-		Links: []admin.LinkStatus{}, Devices: []admin.DeviceStatus{},
+		Links: []admin.LinkStatus{},
 	}
 	if err := g.queue.HasRoom(); err != nil {
 		st.Queue.Full = err.Error()
@@ -73,12 +74,7 @@ func (g *Gateway) Status() admin.Status {
 			Replayed: s.Replayed, BytesIn: s.BytesIn, BytesOut: s.BytesOut, CatchUp: catchUp(&s, time.Now()),
 		})
 	}
-	for _, d := range g.devices {
-		s := d.Stats()
-		st.Devices = append(st.Devices, admin.DeviceStatus{
-			ID: d.ID, State: string(s.State), Since: s.Since, LastGood: s.LastGood, Error: s.LastError,
-		})
-	}
+	st.Devices, st.Buses = g.deviceStatus(), g.busStatus()
 	st.Commands = map[string]uint64{}
 	if g.commands != nil {
 		st.Commands = g.commands.counts.get()
@@ -99,6 +95,30 @@ func catchUp(s *northbound.Stats, now time.Time) *admin.CatchUpStatus {
 		c.ETA = int64(math.Ceil(float64(c.Left) / c.PerSecond))
 	}
 	return c
+}
+
+func (g *Gateway) deviceStatus() []admin.DeviceStatus {
+	all := []admin.DeviceStatus{}
+	for i, d := range g.devices { // in the order of the configuration
+		s := d.Stats()
+		all = append(all, admin.DeviceStatus{
+			ID: d.ID, State: string(s.State), Since: s.Since, LastGood: s.LastGood, Error: s.LastError,
+			Polls: s.Polls, Missed: s.Missed, Refused: s.Refused, Holes: holes(&g.cfg.Devices[i], d.Adapter),
+		})
+	}
+	return all
+}
+
+func (g *Gateway) busStatus() []admin.BusStatus {
+	all := []admin.BusStatus{}
+	for _, name := range slices.Sorted(maps.Keys(g.buses)) {
+		s := g.buses[name].Stats()
+		all = append(all, admin.BusStatus{
+			Name: name, Connects: s.Connects, Requests: s.Requests, Timeouts: s.Timeouts, Late: s.Late,
+			Garbled: s.Garbled, Exceptions: s.Exceptions, Missed: s.Overruns, Silent: s.Silent,
+		})
+	}
+	return all
 }
 
 // laneStatus is one status a lane that is configured; what is left of others, and

@@ -33,6 +33,9 @@ type Device struct {
 	Publish Publish
 	Logger  *slog.Logger // nil: slog.Default
 
+	// Late is told of each poll how late it was. Nil: nobody.
+	Late func(time.Duration)
+
 	// Writable says whether and how commands may write a tag. Nil: none.
 	Writable func(tag string) (Writable, bool)
 
@@ -61,6 +64,7 @@ type Stats struct {
 	LastError string    // why the device is or last was offline
 	Sessions  uint64    // opened
 	Polls     uint64    // batches read
+	Missed    uint64    // polls that did not take place because their time had passed
 	Published uint64    // batches accepted by Publish
 	Refused   uint64    // times Publish failed and was tried again
 	Good, Bad uint64    // readings with and without a value
@@ -94,7 +98,7 @@ func (d *Device) Run(ctx context.Context) error {
 		device: d,
 		log:    d.logger(),
 		topic:  "hg/" + d.Gateway + "/" + d.ID + "/",
-		reopen: backoff{min: time.Second, max: time.Minute},
+		reopen: backoff{min: time.Second, max: 5 * time.Second}, // so that what comes back is read within 10 s
 		groups: make(map[string]bool),
 	}
 	d.count(func(st *Stats) { *st = Stats{} })

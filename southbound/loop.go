@@ -140,12 +140,16 @@ func (l *loop) publish(ctx context.Context, b *Batch) error {
 	l.readings.put(b.Readings)
 	l.device.count(func(st *Stats) {
 		st.Polls++
+		st.Missed += uint64(max(0, b.Missed))
 		st.Good += uint64(good)
 		st.Bad += uint64(bad)
 		if good > 0 {
 			st.LastGood = b.Time
 		}
 	})
+	if l.device.Late != nil {
+		l.device.Late(b.Late)
+	}
 	if len(b.Readings) == 0 {
 		return nil
 	}

@@ -43,13 +43,18 @@ func publishable(value any) bool {
 }
 
 // appendBatch appends the telemetry payload of a batch whose readings are
-// settled: {"ts":ms,"seq":n,"v":{…},"q":{…}}. Values keep the order of the
-// readings; q names only what is not good and is left out when all is.
+// settled: {"ts":ms,"seq":n,"missed":n,"v":{…},"q":{…}}. Values keep the order of
+// the readings; q names only what is not good and is left out when all is, as is
+// missed when no poll was.
 func appendBatch(dst []byte, seq uint64, b *Batch) []byte {
 	dst = append(dst, `{"ts":`...)
 	dst = strconv.AppendInt(dst, b.Time.UnixMilli(), 10)
 	dst = append(dst, `,"seq":`...)
 	dst = strconv.AppendUint(dst, seq, 10)
+	if b.Missed > 0 {
+		dst = append(dst, `,"missed":`...)
+		dst = strconv.AppendInt(dst, int64(b.Missed), 10)
+	}
 	dst = append(dst, `,"v":{`...)
 	allGood := true
 	for i := range b.Readings {

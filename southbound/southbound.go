@@ -33,7 +33,9 @@ type Reading struct {
 type Batch struct {
 	Group    string // see CheckGroup
 	Time     time.Time
-	Readings []Reading // in the order of the configuration; the receiver owns it
+	Late     time.Duration // from when it was due until the device was asked
+	Missed   int           // polls that were due before it and did not take place: their time had passed
+	Readings []Reading     // in the order of the configuration; the receiver owns it
 }
 
 // A Tag describes one value of a device.

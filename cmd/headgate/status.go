@@ -90,6 +90,7 @@ func printStatus(w io.Writer, st admin.Status, now time.Time) {
 			fmt.Fprintf(w, "           %s   offline for %s   %s\n", d.ID, age(d.Since, now), d.Error)
 		}
 	}
+	printPolls(w, st)
 	for _, l := range st.Links {
 		if l.Connected {
 			fmt.Fprintf(w, "cloud    %s   connected for %s   %s   %d waiting · %d delivered · %d dropped · %d set aside\n",
@@ -127,6 +128,23 @@ func printCatchUp(w io.Writer, c *admin.CatchUpStatus) {
 		eta = "done in " + (time.Duration(c.ETA) * time.Second).String()
 	}
 	fmt.Fprintf(w, "           catching up: %d of %d left · %.0f a second · %s\n", c.Left, c.Of, c.PerSecond, eta)
+}
+
+// printPolls tells of polls that did not take place, and what would spare some.
+func printPolls(w io.Writer, st admin.Status) {
+	for _, b := range st.Buses {
+		if b.Silent > 0 {
+			fmt.Fprintf(w, "           bus %s: %s without an answer\n", b.Name, count(b.Silent, "unit"))
+		}
+	}
+	for _, d := range st.Devices {
+		if d.Missed > 0 {
+			fmt.Fprintf(w, "           %s   %d of %d polls did not take place in time\n", d.ID, d.Missed, d.Polls+d.Missed)
+		}
+		if d.Holes != "" {
+			fmt.Fprintf(w, "           %s   reads around what it does not have; to spare it the search after each start, add %s\n", d.ID, d.Holes)
+		}
+	}
 }
 
 // printCertificates names the one that ends first, and all that need somebody.

@@ -37,4 +37,5 @@ type Latency struct {
 	Commit       Histogram // one commit of the queue
 	Acknowledged Histogram // from a client's PUBLISH to its acknowledgement
 	Delivered    Histogram // from PUBLISH to a subscriber
+	Polled       Histogram // from when a poll was due until the device was asked
 }

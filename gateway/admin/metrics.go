@@ -31,13 +31,53 @@ func metrics(st Status, clients []Client, latency *Latency) []byte {
 	for _, c := range st.Certificates {
 		p.value("certificate_not_after_seconds", c.NotAfter.Unix(), "use", c.Use, "name", c.Name)
 	}
-	p.family("device_up", "gauge", "1 while the device's values can be had.")
-	for _, d := range st.Devices {
-		p.value("device_up", number(d.State == "online"), "device", d.ID)
-	}
+	p.histogram("poll_late_seconds", "From when a poll was due until the device was asked.", &latency.Polled)
+	p.devices(st.Devices)
+	p.buses(st.Buses)
 	p.family("commands_total", "counter", "Commands to devices, by how they ended.")
 	p.counts("commands_total", "state", st.Commands)
 	return p.Bytes()
+}
+
+func (p *page) devices(all []DeviceStatus) {
+	p.family("device_up", "gauge", "1 while the device's values can be had.")
+	for _, d := range all {
+		p.value("device_up", number(d.State == "online"), "device", d.ID)
+	}
+	p.family("device_polls_total", "counter", "Polls of a device's groups.")
+	for _, d := range all {
+		p.value("device_polls_total", d.Polls, "device", d.ID)
+	}
+	p.family("device_missed_polls_total", "counter", "Polls that did not take place because their time had passed: the device, its bus or the queue was too slow.")
+	for _, d := range all {
+		p.value("device_missed_polls_total", d.Missed, "device", d.ID)
+	}
+	p.family("device_refused_total", "counter", "Times that a device's message was not taken, and offered again.")
+	for _, d := range all {
+		p.value("device_refused_total", d.Refused, "device", d.ID)
+	}
+}
+
+func (p *page) buses(all []BusStatus) {
+	p.family("bus_requests_total", "counter", "Requests sent on a bus.")
+	for _, b := range all {
+		p.value("bus_requests_total", b.Requests, "bus", b.Name)
+	}
+	p.family("bus_faults_total", "counter", "What went wrong with them: no answer in time, one that came after that, a wrong checksum or another answer than the one that was asked for, a refusal.")
+	for _, b := range all {
+		p.value("bus_faults_total", b.Timeouts, "bus", b.Name, "fault", "timeout")
+		p.value("bus_faults_total", b.Late, "bus", b.Name, "fault", "late")
+		p.value("bus_faults_total", b.Garbled, "bus", b.Name, "fault", "garbled")
+		p.value("bus_faults_total", b.Exceptions, "bus", b.Name, "fault", "exception")
+	}
+	p.family("bus_connects_total", "counter", "Connections made to a bus.")
+	for _, b := range all {
+		p.value("bus_connects_total", b.Connects, "bus", b.Name)
+	}
+	p.family("bus_silent_units", "gauge", "Units that do not answer, and are asked rarely.")
+	for _, b := range all {
+		p.value("bus_silent_units", b.Silent, "bus", b.Name)
+	}
 }
 
 // process is what the system says about us; what it does not say is left out.

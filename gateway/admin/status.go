@@ -8,6 +8,7 @@ type Status struct {
 	Queue    QueueStatus       `json:"queue"`
 	Links    []LinkStatus      `json:"links"`
 	Devices  []DeviceStatus    `json:"devices"`
+	Buses    []BusStatus       `json:"buses"`
 	Commands map[string]uint64 `json:"commands"` // to devices, by how they ended
 	Clients  ClientStatus      `json:"clients"`
 
@@ -121,6 +122,23 @@ type DeviceStatus struct {
 	Since    time.Time `json:"since"`
 	LastGood time.Time `json:"last_good"`
 	Error    string    `json:"error,omitempty"`
+	Polls    uint64    `json:"polls"`           // since start, as all that follows
+	Missed   uint64    `json:"missed"`          // polls that did not take place because their time had passed
+	Refused  uint64    `json:"refused"`         // times that a message was not taken, and offered again
+	Holes    string    `json:"holes,omitempty"` // what was found not to exist, for the configuration
+}
+
+// BusStatus is one bus with all devices on it; its counters begin with the start.
+type BusStatus struct {
+	Name       string `json:"name"`
+	Connects   uint64 `json:"connects"`
+	Requests   uint64 `json:"requests"`
+	Timeouts   uint64 `json:"timeouts"`
+	Late       uint64 `json:"late"`       // answers that came after their timeout and were thrown away
+	Garbled    uint64 `json:"garbled"`    // with a wrong checksum, or to another request
+	Exceptions uint64 `json:"exceptions"` // answers that refuse
+	Missed     uint64 `json:"missed"`     // polls that did not take place because their time had passed
+	Silent     int    `json:"silent"`     // units that do not answer, and are asked rarely
 }
 
 // ClientStatus counts local clients.

@@ -22,7 +22,7 @@ func (b *builder) bus(f *fileBus) Bus {
 	bus := Bus{
 		BusConfig: modbus.BusConfig{
 			URL: f.url.v, Backup: f.backup.v, Connections: int(f.connections.v), ConnectTimeout: f.connectTimeout.v,
-			ResponseTimeout: f.responseTimeout.v, LateWindow: f.lateWindow.v, Gap: f.gap.v, PauseAfterConnect: f.pauseAfterConnect.v,
+			ResponseTimeout: f.responseTimeout.v, LateWindow: f.lateWindow.v, Gap: f.gap.v, PauseAfterConnect: f.pauseAfterConnect.v, MaxDeadTime: f.maxDeadTime.v,
 			Serial: modbus.Serial{Baud: int(f.baud.v), DataBits: int(f.dataBits.v), Parity: f.parity.v, StopBits: int(f.stopBits.v)},
 			Echo:   f.echo.v,
 		},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/headgate-io/headgate/southbound/modbus"
 )
 
 func (b *builder) northbound() {
@@ -156,7 +159,10 @@ func (b *builder) groups(d *fileDevice) map[string]Group {
 		if slices.Contains([]string{"state", "meta", "cmd"}, g.name) {
 			b.rep.add(g.at, "choose another name", "group %q would share its topic with the device's own %s", g.name, g.name)
 		}
-		groups[g.name] = Group{Interval: g.item.interval.v}
+		groups[g.name] = Group{Interval: g.item.interval.v, Wall: g.item.align.v == "wall", Phase: g.item.phase.v}
+		if g.item.phase.good() && g.item.interval.good() && g.item.phase.v >= g.item.interval.v {
+			b.rep.add(g.item.phase.at, "write less than the interval", "phase %s of an interval of %s", showSpan(g.item.phase.v), showSpan(g.item.interval.v))
+		}
 	}
 	return groups
 }
@@ -214,5 +220,32 @@ func (b *builder) modbus(d *fileDevice, dev *Device) {
 	if d.maxGap.good() && dev.MaxGap == 0 {
 		dev.MaxGap = -1
 	}
+	if dev.Retries = int(d.retries.v); d.retries.good() && dev.Retries == 0 {
+		dev.Retries = -1
+	}
+	b.holes(d, dev)
+	before := len(b.rep.found)
 	b.tags(d, dev)
+	if len(b.rep.found) > before || !d.tags.set || !d.groups.set {
+		return
+	}
+	if err := modbus.CheckDevice(dev.Modbus()); err != nil {
+		problem, fix, _ := strings.Cut(strings.TrimPrefix(err.Error(), "modbus: "), "; ")
+		b.rep.add(d.tags.at, fix, "%s", problem)
+	}
+}
+
+func (b *builder) holes(d *fileDevice, dev *Device) {
+	dev.AddressBase = int(d.addressBase.v)
+	for _, h := range d.holes.items {
+		hole := modbus.Hole{Table: modbus.Table(h.table.v), From: int(h.from.v) - dev.AddressBase, To: int(h.to.v) - dev.AddressBase}
+		switch {
+		case !h.from.good() || !h.to.good():
+		case hole.From < 0 || hole.To > math.MaxUint16:
+			b.rep.add(h.at, "stay within the table's 65536 addresses; see address_base", "a hole from %d to %d", h.from.v, h.to.v)
+		case hole.To < hole.From:
+			b.rep.add(h.at, "write the lower address first", "a hole from %d to %d", h.from.v, h.to.v)
+		}
+		dev.Holes = append(dev.Holes, hole)
+	}
 }

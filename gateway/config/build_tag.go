@@ -40,7 +40,7 @@ func (b *builder) tags(d *fileDevice, dev *Device) {
 func (b *builder) tag(d *fileDevice, name string, t *fileTag) (modbus.Tag, *modbus.Address) {
 	tag := modbus.Tag{
 		Name: name, Group: b.groupOf(d, t), Type: t.kind.v, Length: int(t.length.v), Encoding: t.encoding.v, Byte: t.half.v, Order: t.order.v,
-		Mask: t.mask.v, Shift: int(t.shift.v), ScaleFrom: t.scaleFrom.v, Offset: t.offset.v, Unit: t.unit.v, BigAsText: d.int64As.v == "string",
+		Mask: t.mask.v, Shift: int(t.shift.v), ScaleFrom: t.scaleFrom.v, Offset: t.offset.v, Unit: t.unit.v, BigAsText: d.int64As.v == "string", Atomic: t.atomic.v,
 		ScaleMap: numbers(&t.scaleMap), Clamp: numbers(&t.clamp), Writable: t.access.v == "rw",
 	}
 	if t.scale.good() {

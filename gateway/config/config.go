@@ -2,6 +2,8 @@ package config
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
@@ -193,8 +195,11 @@ type Device struct {
 	// With adapter modbus.
 	Bus          string // a key of Config.Buses
 	Unit         uint8
-	MaxRegisters int          // 0: 125
-	MaxGap       int          // 0: 16; below: none
+	MaxRegisters int // 0: 125
+	MaxGap       int // 0: 16; below: none
+	AddressBase  int // from what addresses like holding:10 are counted in the file
+	Holes        []modbus.Hole
+	Retries      int          // 0: 1; below: none
 	Tags         []modbus.Tag // in the order of the file
 	Writable     map[string]southbound.Writable
 	ForceFC15    bool
@@ -204,8 +209,25 @@ type Device struct {
 	Settings json.RawMessage
 }
 
+// Modbus is the device as its adapter has it.
+func (d *Device) Modbus() modbus.DeviceConfig {
+	m := modbus.DeviceConfig{
+		Unit: d.Unit, MaxRegisters: d.MaxRegisters, MaxGap: d.MaxGap, Holes: d.Holes, Retries: d.Retries, Tags: d.Tags,
+		ForceFC15: d.ForceFC15, ForceFC16: d.ForceFC16,
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.Groups)) {
+		g := d.Groups[name]
+		m.Groups = append(m.Groups, modbus.Group{Name: name, Interval: g.Interval, Wall: g.Wall, Phase: g.Phase})
+	}
+	return m
+}
+
 // A Group is read together.
-type Group struct{ Interval time.Duration }
+type Group struct {
+	Interval time.Duration
+	Wall     bool          // at full intervals of the clock
+	Phase    time.Duration // 0: the bus decides
+}
 
 // Admin is the local HTTP listener.
 type Admin struct {

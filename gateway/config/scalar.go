@@ -25,6 +25,7 @@ type (
 	raw      = scalar[uint64, rawSyntax]
 	sentinel = scalar[noValue, sentinelSyntax]
 	number   = scalar[float64, numberSyntax]
+	percent  = scalar[float64, percentSyntax]
 	span     = scalar[time.Duration, spanSyntax]
 	size     = scalar[int64, sizeSyntax]
 	literal  = scalar[any, literalSyntax]
@@ -286,6 +287,23 @@ func (literalSyntax) read(w word, k key) (any, *fault) {
 		return v, nil
 	}
 	return numberSyntax{}.read(w, k)
+}
+
+// percentSyntax reads 10% as 0.1.
+type percentSyntax struct{}
+
+func (percentSyntax) kind() string          { return "percentage" }
+func (percentSyntax) show(v float64) string { return strconv.FormatFloat(v*100, 'g', 6, 64) + "%" }
+
+func (percentSyntax) read(w word, k key) (float64, *fault) { return within(w, k, parsePercent) }
+
+func parsePercent(w word) (float64, *fault) {
+	digits, ok := strings.CutSuffix(w.text, "%")
+	v, err := strconv.ParseFloat(digits, 64)
+	if !ok || err != nil || !numberPattern.MatchString(digits) {
+		return 0, &fault{fmt.Sprintf("must be a percentage, not %q", w.text), "write a number with its sign: 10%"}
+	}
+	return v / 100, nil
 }
 
 type spanSyntax struct{}

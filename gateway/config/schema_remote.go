@@ -151,6 +151,7 @@ type fileBus struct {
 	lateWindow        span
 	gap               span
 	pauseAfterConnect span
+	maxDeadTime       percent
 	ca                filePath
 	certificate       filePath
 	key               filePath
@@ -177,6 +178,8 @@ func (b *fileBus) keys() []key {
 			doc: "Serial lines: how long after the timeout an answer may still come. So long the unit is not asked again, since a late answer looks like the next one. Default: response_timeout."},
 		{name: "gap", into: &b.gap, max: "60s", doc: "Least pause between an answer and the next request. Default: 0."},
 		{name: "pause_after_connect", into: &b.pauseAfterConnect, max: "60s", doc: "Pause for devices that drop what comes too early. Default: 0."},
+		{name: "max_dead_time", into: &b.maxDeadTime, min: "1%", max: "100%",
+			doc: "Share of the bus's time for units that do not answer, while others do. Default: 10%."},
 		{name: "ca", into: &b.ca, doc: "With tls://: PEM file of the authorities that vouch for the device."},
 		{name: "certificate", into: &b.certificate, doc: "With tls://: PEM file of the certificate chain the gateway shows."},
 		{name: "key", into: &b.key, doc: "With tls://: PEM file of its private key."},
@@ -204,6 +207,8 @@ type fileDevice struct {
 	maxGap       whole
 	forceFC15    boolean
 	forceFC16    boolean
+	holes        list[fileHole]
+	retries      whole
 	int64As      text
 	profile      text
 	writes       text
@@ -225,6 +230,8 @@ func (d *fileDevice) keys() []key {
 		{name: "max_gap", into: &d.maxGap, min: "0", max: "125", doc: "Modbus: how many registers that nobody wants are read along between two that are wanted. Default: 16."},
 		{name: "force_fc15", into: &d.forceFC15, doc: "Modbus: it knows no function 5: coils are written with 15. Default: false."},
 		{name: "force_fc16", into: &d.forceFC16, doc: "Modbus: it knows no function 6: single registers are written with 16. Default: false."},
+		{name: "holes", into: &d.holes, doc: "Modbus: addresses that it does not have, so that no request reads across them. Those that are not given here are found by what it refuses, and listed by `headgate status` for you to copy."},
+		{name: "retries", into: &d.retries, min: "0", max: "5", doc: "Modbus: how often a request is repeated that got no answer, or a garbled one, when the unit answered before. Default: 1."},
 		{name: "int64_as", into: &d.int64As, oneOf: []string{"number", "string"},
 			doc: "Modbus: how integers beyond 2^53 are sent; string for receivers that would round them. Default: number."},
 		{name: "profile", into: &d.profile, doc: "Tags and groups shared by devices of one model."},
@@ -235,13 +242,33 @@ func (d *fileDevice) keys() []key {
 	}
 }
 
+type fileHole struct {
+	block
+	table text
+	from  whole
+	to    whole
+}
+
+func (h *fileHole) keys() []key {
+	return []key{
+		{name: "table", into: &h.table, required: true, oneOf: []string{"holding", "input", "coil", "discrete"}, doc: "Its table."},
+		{name: "from", into: &h.from, required: true, min: "0", max: "65536", doc: "The first address, counted like holding:10 of the same device."},
+		{name: "to", into: &h.to, required: true, min: "0", max: "65536", doc: "The last."},
+	}
+}
+
 type fileGroup struct {
 	block
 	interval span
+	align    text
+	phase    span
 }
 
 func (g *fileGroup) keys() []key {
 	return []key{
 		{name: "interval", into: &g.interval, required: true, min: "10ms", max: "30d", doc: "Time from one reading to the next, 1s for example."},
+		{name: "align", into: &g.align, oneOf: []string{"start", "wall"},
+			doc: "Modbus: from when the intervals count. start: from when the gateway started, whatever is done to its clock. wall: from midnight UTC, at the full quarter of an hour with 15m. Default: start."},
+		{name: "phase", into: &g.phase, max: "30d", doc: "Modbus: how long after that. Default: 0 with align: wall, otherwise the gateway spreads the groups of a bus so that not all are due at once."},
 	}
 }

@@ -24,6 +24,7 @@ type fileTag struct {
 	labels    dict[text]
 	flags     dict[text]
 	unit      text
+	atomic    text
 	access    text
 	min       number
 	max       number
@@ -59,6 +60,7 @@ func (t *fileTag) keys() []key {
 		{name: "labels", into: &t.labels, doc: "Names of integers, `{0: off, 1: on}`: the value is the name."},
 		{name: "flags", into: &t.flags, doc: "Type bits: names of bits, `{0: overvolt, 7: comms}`: each is a tag TAG.NAME of its own."},
 		{name: "unit", into: &t.unit, doc: "Unit of measure (UCUM), Cel for example; sent as metadata."},
+		{name: "atomic", into: &t.atomic, doc: "Name of a set: tags of a group with the same one are read in one request, so that their values belong together. A value that takes several registers always is."},
 		{name: "access", into: &t.access, def: "r", oneOf: []string{"r", "rw"}, doc: "rw: commands may write it, if the device has writes: allow and a rule lets their sender publish to `hg/{gateway}/{device}/cmd/write`. Coils and holding registers only."},
 		{name: "min", into: &t.min, doc: "With access: rw: the least value that is written. Default: what the type holds."},
 		{name: "max", into: &t.max, doc: "The greatest."},

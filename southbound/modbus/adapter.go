@@ -1,10 +1,12 @@
 package modbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/headgate-io/headgate/southbound"
@@ -23,6 +25,11 @@ type DeviceConfig struct {
 	// MaxRegisters is the most the device gives at once; sixteen bits count
 	// as one. Zero is 125.
 	MaxRegisters int
+	// Holes are what the device does not give, not even beside others.
+	Holes []Hole
+	// Retries is how often a request is repeated that a unit did not answer
+	// which answered before. Zero is 1; below zero is never.
+	Retries int
 
 	// ForceFC15 and ForceFC16 are for devices that know no function code 5,
 	// or 6: one bit, or register, is written like several.
@@ -33,22 +40,35 @@ type DeviceConfig struct {
 type Group struct {
 	Name     string
 	Interval time.Duration
+	Wall     bool          // at whole intervals of the clock on the wall, in UTC
+	Phase    time.Duration // after the beat; zero: the bus spreads its groups, but those on the wall clock
 }
 
-// adapter is one unit of a bus. It is never changed.
+// adapter is one unit of a bus. But for what it learned it is never changed.
 type adapter struct {
-	bus    *Bus
-	unit   byte
-	groups []groupPlan // those that have tags
-	tags   []southbound.Tag
+	bus     *Bus
+	unit    byte
+	groups  []groupPlan // those that have tags
+	tags    []southbound.Tag
+	reach   reach
+	retries int
 
 	forceFC15, forceFC16 bool
+
+	mu      sync.Mutex // covers learned
+	learned []learnedHole
 }
 
 type groupPlan struct {
 	Group
 	fields []field
-	blocks []block
+	items  []item
+}
+
+// A learnedHole was found by splitting a request that was refused.
+type learnedHole struct {
+	Hole
+	between bool // tags, and no tag itself
 }
 
 // Adapter checks cfg and returns an adapter for one unit of the bus. It does no
@@ -61,6 +81,12 @@ func (b *Bus) Adapter(cfg DeviceConfig) (southbound.Adapter, error) {
 	return a, nil
 }
 
+// CheckDevice says what is wrong with cfg as a whole, or nothing.
+func CheckDevice(cfg DeviceConfig) error {
+	_, err := new(Bus).adapter(cfg)
+	return err
+}
+
 func (b *Bus) adapter(cfg DeviceConfig) (*adapter, error) {
 	if cfg.MaxGap == 0 {
 		cfg.MaxGap = defaultMaxGap
@@ -71,7 +97,10 @@ func (b *Bus) adapter(cfg DeviceConfig) (*adapter, error) {
 	if cfg.MaxRegisters < 1 || cfg.MaxRegisters > maxRegisters {
 		return nil, fmt.Errorf("modbus: at most %d registers a request is impossible; give 1 to %d", cfg.MaxRegisters, maxRegisters)
 	}
-	a := &adapter{bus: b, unit: cfg.Unit, forceFC15: cfg.ForceFC15, forceFC16: cfg.ForceFC16}
+	a := &adapter{bus: b, unit: cfg.Unit, forceFC15: cfg.ForceFC15, forceFC16: cfg.ForceFC16, retries: max(0, cfg.Retries), reach: reach{max(0, cfg.MaxGap), cfg.MaxRegisters, cfg.Holes}}
+	if cfg.Retries == 0 {
+		a.retries = 1
+	}
 	if err := a.addGroups(cfg); err != nil {
 		return nil, err
 	}
@@ -84,12 +113,55 @@ func (b *Bus) adapter(cfg DeviceConfig) (*adapter, error) {
 			return nil, err
 		}
 		if len(g.fields) > 0 {
-			g.blocks = plan(g.fields, max(0, cfg.MaxGap), cfg.MaxRegisters)
+			if err := g.checkSets(a.reach.limit); err != nil {
+				return nil, err
+			}
+			g.items = items(g.fields)
+			if g.Phase == 0 && !g.Wall {
+				g.Phase = spread(b.groups.Add(1)-1, g.Interval)
+			}
 			used = append(used, g)
 		}
 	}
 	a.groups = used
 	return a, nil
+}
+
+// reachNow is how far requests may go, as far as is known.
+func (a *adapter) reachNow() reach {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.reach
+	r.holes = slices.Clone(r.holes)
+	for _, h := range a.learned {
+		r.holes = append(r.holes, h.Hole)
+	}
+	return r
+}
+
+// maxLearned bounds what is learned of a device that answers as it likes.
+const maxLearned = 1000
+
+func (a *adapter) learn(h Hole, between bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if learned := (learnedHole{h, between}); len(a.learned) < maxLearned && !slices.Contains(a.learned, learned) {
+		a.learned = append(a.learned, learned)
+	}
+}
+
+// Holes lists what was found not to exist between tags, for the configuration.
+func (a *adapter) Holes() []Hole {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var all []Hole
+	for _, h := range a.learned {
+		if h.between && h.To >= h.From {
+			all = append(all, h.Hole)
+		}
+	}
+	slices.SortFunc(all, func(a, b Hole) int { return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.From, b.From)) })
+	return all
 }
 
 func (a *adapter) addGroups(cfg DeviceConfig) error {
@@ -110,6 +182,7 @@ func (a *adapter) addTags(cfg DeviceConfig) error {
 		return errors.New("modbus: a device without tags has nothing to read; add tags")
 	}
 	names := make(map[string]bool)
+	sets := make(map[string]string)
 	for _, tag := range cfg.Tags {
 		if tag.Name == "" {
 			return errors.New("modbus: a tag has no name; give it one")
@@ -118,6 +191,10 @@ func (a *adapter) addTags(cfg DeviceConfig) error {
 		if g == nil {
 			return fmt.Errorf("modbus: tag %q is in group %q, which does not exist; add the group", tag.Name, tag.Group)
 		}
+		if group, known := sets[tag.Atomic]; known && tag.Atomic != "" && group != tag.Group {
+			return fmt.Errorf("modbus: the atomic set %q has tags of the groups %s and %s, which are read apart; make two sets", tag.Atomic, group, tag.Group)
+		}
+		sets[tag.Atomic] = tag.Group
 		fields, err := compile(tag)
 		if err != nil {
 			return fmt.Errorf("modbus: tag %q: %w", tag.Name, err)
@@ -132,6 +209,28 @@ func (a *adapter) addTags(cfg DeviceConfig) error {
 			}
 			g.fields = append(g.fields, f)
 			a.tags = append(a.tags, southbound.Tag{Name: f.Name, Group: f.Group, Type: f.published(), Unit: f.Unit})
+		}
+	}
+	return nil
+}
+
+// checkSets says which atomic set cannot be read in one request.
+func (g *groupPlan) checkSets(limit int) error {
+	tables := make(map[string]Table)
+	for i := range g.fields {
+		f := &g.fields[i]
+		if table, known := tables[f.Atomic]; f.Atomic != "" && known && table != f.Table {
+			return fmt.Errorf("modbus: the atomic set %q has tags in the tables %s and %s: no request reads both; make two sets", f.Atomic, table, f.Table)
+		}
+		tables[f.Atomic] = f.Table
+	}
+	for _, it := range items(g.fields) {
+		most := limit
+		if it.table.bits() {
+			most *= 16
+		}
+		if name := g.fields[it.fields[0]].Atomic; it.size > most {
+			return fmt.Errorf("modbus: the atomic set %q needs %d at once and the device gives %d; leave out tags that lie far away", name, it.size, most)
 		}
 	}
 	return nil

@@ -36,6 +36,7 @@ type BusConfig struct {
 	LateWindow        time.Duration // without transaction numbers: how long after the timeout an answer may still come; zero: ResponseTimeout
 	Gap               time.Duration // least pause between an answer and the next request
 	PauseAfterConnect time.Duration // for devices that drop what comes too early
+	MaxDeadTime       float64       // share of the time for units that do not answer, while others do; zero: 0.1
 	Echo              bool          // the serial port hears what it sends
 
 	// Dial replaces the ordinary connection of a socket, through a tunnel
@@ -48,11 +49,23 @@ type BusConfig struct {
 type Bus struct {
 	cfg       BusConfig
 	endpoints []endpoint
-	free      chan *line // those whose turn nobody has
+	lines     int
+	start     time.Time     // of all beats, with its monotonic reading: they know no clock changes
+	groups    atomic.Uint32 // that were given a place between the beats
 
 	mu      sync.Mutex // covers what follows
 	streams map[*stream]bool
 	closed  bool
+	idle    []*line   // those whose turn nobody has
+	waiting []*waiter // who goes first stands first
+	wake    *time.Timer
+	failed  struct { // the last attempt to connect that failed
+		at  time.Time
+		err error
+	}
+	units     map[byte]*unit
+	debt      time.Duration // of the units that do not answer
+	debtSince time.Time
 
 	counters counters
 }
@@ -70,6 +83,7 @@ type BusStats struct {
 	Garbled    uint64 // answers with a wrong checksum, or to another request
 	Exceptions uint64
 	Overruns   uint64 // polls skipped because an earlier one took too long
+	Silent     int    // units that do not answer and are asked rarely
 }
 
 const maxConnections = 16
@@ -77,7 +91,7 @@ const maxConnections = 16
 // NewBus checks cfg and returns a bus. It connects when the first session
 // opens.
 func NewBus(cfg BusConfig) (*Bus, error) {
-	b := &Bus{cfg: cfg, streams: make(map[*stream]bool)}
+	b := &Bus{cfg: cfg, lines: max(1, cfg.Connections), start: time.Now(), streams: make(map[*stream]bool), units: make(map[byte]*unit)}
 	if err := b.parse(); err != nil {
 		return nil, fmt.Errorf("modbus: %w", err)
 	}
@@ -99,9 +113,11 @@ func NewBus(cfg BusConfig) (*Bus, error) {
 	if b.cfg.LateWindow <= 0 {
 		b.cfg.LateWindow = b.cfg.ResponseTimeout
 	}
-	b.free = make(chan *line, max(1, cfg.Connections))
-	for range cap(b.free) {
-		b.free <- &line{bus: b, endpoint: b.endpoints[0], owing: make(map[byte]time.Time)}
+	if b.cfg.MaxDeadTime <= 0 {
+		b.cfg.MaxDeadTime = defaultMaxDeadTime
+	}
+	for range b.lines {
+		b.idle = append(b.idle, &line{bus: b, endpoint: b.endpoints[0], owing: make(map[byte]time.Time)})
 	}
 	return b, nil
 }
@@ -170,7 +186,7 @@ func (b *Bus) Stats() BusStats {
 	c := &b.counters
 	return BusStats{
 		Connects: c.connects.Load(), Requests: c.requests.Load(), Timeouts: c.timeouts.Load(), Late: c.late.Load(),
-		Garbled: c.garbled.Load(), Exceptions: c.exceptions.Load(), Overruns: c.overruns.Load(),
+		Garbled: c.garbled.Load(), Exceptions: c.exceptions.Load(), Overruns: c.overruns.Load(), Silent: b.silentUnits(),
 	}
 }
 
@@ -189,43 +205,15 @@ func (b *Bus) Close() error {
 	return err
 }
 
-// acquire takes the turn of a line on which unit may be asked.
-func (b *Bus) acquire(ctx context.Context, unit byte) (*line, error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		select {
-		case l := <-b.free:
-			owing := time.Until(l.owing[unit])
-			if owing <= 0 {
-				return l, nil
-			}
-			b.free <- l // others need not wait
-			if err := wait(ctx, owing); err != nil {
-				return nil, err
-			}
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-func (b *Bus) release(l *line) { b.free <- l }
-
 // open makes sure that there is a connection and that the peer has not closed
-// it meanwhile.
+// it meanwhile. Who waited for an attempt that failed need not make another.
 func (b *Bus) open(ctx context.Context) error {
-	var l *line
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case l = <-b.free:
-	}
-	defer b.release(l)
-	if err := ctx.Err(); err != nil {
+	began := time.Now()
+	l, err := b.take(ctx, &turn{rank: toRead, unit: noUnit})
+	if err != nil {
 		return err
 	}
+	defer b.release(l)
 	if l.stream != nil {
 		if err := wait(ctx, time.Millisecond); err != nil { // for news of its end to be read
 			return err
@@ -234,25 +222,58 @@ func (b *Bus) open(ctx context.Context) error {
 			return nil
 		}
 	}
+	if err := b.failedSince(began); err != nil {
+		return err
+	}
 	l.drop()
-	return l.connect(ctx)
+	if err := l.connect(ctx); err != nil {
+		if ctx.Err() == nil {
+			b.fail(err)
+		}
+		return err
+	}
+	b.renew()
+	return nil
+}
+
+func (b *Bus) failedSince(began time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failed.at.After(began) {
+		return b.failed.err
+	}
+	return nil
+}
+
+func (b *Bus) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failed.at, b.failed.err = time.Now(), err
 }
 
 // read asks one unit for registers or bits and returns their bytes as they
-// came. Its errors are ctx's, errTimeout, errGarbled, *modbus.ModbusError for
-// an exception, and any other when there is no connection that works.
+// came. It goes before polls. Its errors are ctx's, errTimeout, errGarbled,
+// *modbus.ModbusError for an exception, and any other when there is no
+// connection that works.
 func (b *Bus) read(ctx context.Context, unit byte, table Table, address, quantity uint16) ([]byte, error) {
-	l, err := b.acquire(ctx, unit)
+	return b.readBlock(ctx, &turn{rank: toRead, unit: int(unit)}, &block{table: table, address: address, quantity: quantity})
+}
+
+// readBlock is read when its turn comes.
+func (b *Bus) readBlock(ctx context.Context, t *turn, what *block) ([]byte, error) {
+	l, err := b.take(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	defer b.release(l)
 	// Reading twice does no harm, and a peer that closed while nobody asked
 	// is no fault, so a connection is replaced once.
-	r := reads(table, address, quantity)
-	data, err := l.ask(ctx, unit, r, time.Time{})
+	began := time.Now()
+	r := reads(what.table, what.address, what.quantity)
+	data, err := l.ask(ctx, byte(t.unit), r, time.Time{})
 	if broken(err) && ctx.Err() == nil && l.endpoint.transport.numbered {
-		data, err = l.ask(ctx, unit, r, time.Time{})
+		data, err = l.ask(ctx, byte(t.unit), r, time.Time{})
 	}
+	b.judge(byte(t.unit), err, time.Since(began))
 	return data, err
 }

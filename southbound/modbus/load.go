@@ -25,16 +25,16 @@ func Load(cfg BusConfig, devices []DeviceConfig) (float64, error) {
 			return 0, err
 		}
 		for _, g := range a.groups {
-			load += float64(g.busTime(t.framing, cfg.Serial)) / float64(g.Interval)
+			load += float64(busTime(plan(g.items, nil, a.reach), t.framing, cfg.Serial)) / float64(g.Interval)
 		}
 	}
 	return load, nil
 }
 
-// busTime is how long one poll of the group keeps a serial line busy.
-func (g *groupPlan) busTime(f framing, s Serial) time.Duration {
+// busTime is how long requests keep a serial line busy.
+func busTime(blocks []block, f framing, s Serial) time.Duration {
 	var total time.Duration
-	for _, b := range g.blocks {
+	for _, b := range blocks {
 		size := 2 * int(b.quantity)
 		if b.table.bits() {
 			size = (int(b.quantity) + 7) / 8

@@ -99,9 +99,7 @@ func newBus(t *testing.T, cfg BusConfig) *Bus {
 
 // lineOf returns the only line of a bus that nobody uses.
 func lineOf(b *Bus) *line {
-	l := <-b.free
-	b.free <- l
-	return l
+	return b.idle[0]
 }
 
 func readRequest(r io.Reader) ([]byte, error) {

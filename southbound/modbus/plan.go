@@ -3,6 +3,7 @@ package modbus
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // The limits of one read (Modbus Application Protocol 6.3 and 6.4), and how
@@ -12,71 +13,135 @@ const (
 	defaultMaxGap = 16
 )
 
-// A block is one request and the fields that its answer holds.
+// An item is what is read in one request or not at all: a field, or those of an
+// atomic set.
+type item struct {
+	table   Table
+	address int
+	size    int
+	fields  []int // indices into the fields of the group
+}
+
+func (i *item) end() int { return i.address + i.size }
+
+// items returns those of fields, in the order in which each begins in them.
+func items(fields []field) []item {
+	var all []item
+	sets := make(map[string]int)
+	for i := range fields {
+		f := &fields[i]
+		at, known := sets[f.Atomic]
+		if f.Atomic == "" || !known {
+			sets[f.Atomic] = len(all)
+			all = append(all, item{f.Table, int(f.Address), f.size, []int{i}})
+			continue
+		}
+		set := &all[at]
+		end := max(set.end(), int(f.Address)+f.size)
+		set.address = min(set.address, int(f.Address))
+		set.size = end - set.address
+		set.fields = append(set.fields, i)
+	}
+	return all
+}
+
+// A Hole is registers, or bits, that no request may cover only to join others.
+// To below From is a seam: two that lie side by side and do not go together.
+type Hole struct {
+	Table    Table
+	From, To int
+}
+
+// parts says whether the hole lies between two that end and begin there.
+func (h *Hole) parts(table Table, end, begin int) bool {
+	if h.Table != table || end > begin {
+		return false
+	}
+	if h.To < h.From {
+		return end <= h.From && h.From <= begin
+	}
+	return h.From < begin && h.To >= end
+}
+
+// A reach is how far requests may go.
+type reach struct {
+	gap   int // registers that nobody wants, between two that somebody does
+	limit int // registers of a request
+	holes []Hole
+}
+
+// A block is one request and the items that its answer holds.
 type block struct {
 	table    Table
 	address  uint16
 	quantity uint16
-	fields   []int // indices into the fields of the plan, by address
+	items    []int // indices into the items of the group, by address
 }
 
-// plan joins fields of one group into requests: neighbours that are at most
-// maxGap registers apart, as long as a request stays within limit registers,
-// which no single field exceeds. A value is never split. The plan depends on
-// nothing but its arguments.
-func plan(fields []field, maxGap, limit int) []block {
-	byAddress := make([]int, len(fields))
+// plan joins items of one group into requests, and leaves those alone that are
+// to be kept apart. It depends on nothing but its arguments, and of all plans
+// that keep to them it has the fewest requests.
+func plan(all []item, apart map[int]time.Time, r reach) []block {
+	byAddress := make([]int, len(all))
 	for i := range byAddress {
 		byAddress[i] = i
 	}
 	slices.SortFunc(byAddress, func(a, b int) int {
 		return cmp.Or(
-			cmp.Compare(fields[a].Table, fields[b].Table),
-			cmp.Compare(fields[a].Address, fields[b].Address),
+			cmp.Compare(all[a].table, all[b].table),
+			cmp.Compare(all[a].address, all[b].address),
 			cmp.Compare(a, b),
 		)
 	})
-	var blocks []block
+	var blocks, alone []block
 	for _, i := range byAddress {
-		f := &fields[i]
-		if n := len(blocks); n > 0 && blocks[n-1].take(f, i, maxGap, limit) {
-			continue
+		if _, ok := apart[i]; ok {
+			alone = append(alone, span(all, []int{i}))
+		} else if n := len(blocks); n == 0 || !blocks[n-1].take(&all[i], i, r) {
+			blocks = append(blocks, span(all, []int{i}))
 		}
-		blocks = append(blocks, block{f.Table, f.Address, uint16(f.size), []int{i}})
 	}
-	return blocks
+	return append(blocks, alone...)
 }
 
-// take adds field i to the block if it fits. Fields come in ascending order.
-func (b *block) take(f *field, i, maxGap, limit int) bool {
+// take adds an item to the block if it fits. Items come in ascending order.
+func (b *block) take(it *item, i int, r reach) bool {
+	gap, limit := r.gap, r.limit
 	if b.table.bits() {
-		maxGap, limit = 16*maxGap, 16*limit
+		gap, limit = 16*gap, 16*limit
 	}
 	end := int(b.address) + int(b.quantity)
-	newEnd := max(end, int(f.Address)+f.size)
-	if f.Table != b.table || int(f.Address)-end > maxGap || newEnd-int(b.address) > limit {
+	newEnd := max(end, it.end())
+	if it.table != b.table || it.address-end > gap || newEnd-int(b.address) > limit {
 		return false
 	}
+	for h := range r.holes {
+		if r.holes[h].parts(b.table, end, it.address) {
+			return false
+		}
+	}
 	b.quantity = uint16(newEnd - int(b.address))
-	b.fields = append(b.fields, i)
+	b.items = append(b.items, i)
 	return true
 }
 
-// split returns the two halves of a block with more than one field, each no
-// longer than its fields need.
-func (b *block) split(fields []field) [2]block {
-	half := len(b.fields) / 2
-	return [2]block{span(fields, b.fields[:half]), span(fields, b.fields[half:])}
+// split returns the two halves of a block with more than one item, each no
+// longer than its items need, and what lies between them.
+func (b *block) split(all []item) (left, right block, between Hole) {
+	half := len(b.items) / 2
+	left, right = span(all, b.items[:half]), span(all, b.items[half:])
+	between = Hole{b.table, int(left.address) + int(left.quantity), int(right.address) - 1}
+	return left, right, between
 }
 
-// span returns the one block that holds the given fields, in ascending order.
-func span(fields []field, of []int) block {
-	first := &fields[of[0]]
-	b := block{first.Table, first.Address, uint16(first.size), []int{of[0]}}
+// span returns the one block that holds the given items, in ascending order.
+func span(all []item, of []int) block {
+	first := &all[of[0]]
+	end := first.end()
 	for _, i := range of[1:] {
-		b.take(&fields[i], i, maxRegisters, maxRegisters)
+		end = max(end, all[i].end())
 	}
-	return b
+	return block{first.table, uint16(first.address), uint16(end - first.address), of}
 }
 
 // truths are the two values of a bit.

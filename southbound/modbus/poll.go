@@ -3,8 +3,6 @@ package modbus
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/goburrow/modbus"
@@ -17,56 +15,108 @@ const (
 	busyPause    = 100 * time.Millisecond // between them
 )
 
-// poll reads one group. Its error ends the session; whatever else goes wrong is
-// the quality of the readings that it concerns.
-func (s *session) poll(ctx context.Context, g *group) ([]southbound.Reading, error) {
-	now := time.Now()
-	readings := make([]southbound.Reading, len(g.fields))
-	for i := range readings {
-		readings[i] = southbound.Reading{Tag: g.fields[i].Name, Quality: southbound.BadOffline, Time: now}
-	}
-	if !s.unit.worthAsking(now) {
-		return readings, nil
-	}
-	err := s.pollBlocks(ctx, g, readings)
-	for i := range g.fields {
-		if f := &g.fields[i]; f.from >= 0 {
-			readings[i] = f.powerOfTen(readings[i], readings[f.from])
-		}
-	}
-	return readings, err
+// A round is one poll of one group.
+type round struct {
+	*session
+	group    *group
+	turn     turn
+	readings []southbound.Reading
+	learned  bool               // something that changes the plan
+	absent   southbound.Quality // once the unit did not answer; good until then
 }
 
-// pollBlocks asks for every block of the group until the unit stops answering.
-// A block that is refused for an address is split until the address is found.
-func (s *session) pollBlocks(ctx context.Context, g *group, readings []southbound.Reading) error {
-	for i := 0; i < len(g.blocks); {
-		b := &g.blocks[i]
-		if time.Now().Before(b.retry) {
-			b.fail(readings, b.refused)
-			i++
-			continue
-		}
-		a, err := s.ask(ctx, b.block)
-		switch {
-		case err != nil:
+// poll asks for every block of the group until the unit stops answering. Its
+// error ends the session; whatever else goes wrong is the quality of the readings
+// that it concerns.
+func (r *round) poll(ctx context.Context) error {
+	g := r.group
+	r.absent, r.readings = southbound.Good, make([]southbound.Reading, len(g.fields))
+	for i := range r.readings {
+		r.readings[i].Tag = g.fields[i].Name
+	}
+	var worth bool
+	if r.turn.rank, worth = r.adapter.bus.mayPoll(r.adapter.unit); !worth {
+		r.absent = southbound.BadOffline
+	}
+	for i := range g.blocks {
+		if _, err := r.read(ctx, &g.blocks[i]); err != nil {
 			return err
-		case a.absent:
-			for _, rest := range g.blocks[i:] {
-				rest.fail(readings, a.quality)
-			}
-			return nil
-		case a.quality == southbound.BadAddress && len(b.fields) > 1:
-			halves := b.split(g.fields)
-			g.blocks = slices.Replace(g.blocks, i, i+1, liveBlock{block: halves[0]}, liveBlock{block: halves[1]})
-			continue
-		case a.quality == southbound.BadAddress || a.quality == southbound.BadFunction:
-			b.refused, b.retry = a.quality, time.Now().Add(refusedRetry)
 		}
-		b.fill(g.fields, readings, a)
-		i++
+	}
+	for i := range g.fields {
+		if f := &g.fields[i]; f.from >= 0 {
+			r.readings[i] = f.powerOfTen(r.readings[i], r.readings[f.from])
+		}
+	}
+	if r.learned {
+		r.replan()
 	}
 	return nil
+}
+
+// read asks for one block. If it is refused for an address it is split until the
+// address is found. whole says that all of it was read in one request.
+func (r *round) read(ctx context.Context, b *block) (whole bool, err error) {
+	if q := r.known(b); q != southbound.Good {
+		r.fail(b, q)
+		return false, nil
+	}
+	a, err := r.ask(ctx, b)
+	if err != nil {
+		return false, err
+	}
+	if a.absent {
+		r.absent = a.quality
+	}
+	retry := time.Now().Add(refusedRetry)
+	switch {
+	case a.quality == southbound.BadAddress && len(b.items) > 1:
+		return false, r.split(ctx, b)
+	case a.quality == southbound.BadAddress:
+		r.learned = true
+		r.group.apart[b.items[0]] = retry
+		r.adapter.learn(Hole{b.table, int(b.address), int(b.address) + int(b.quantity) - 1}, false)
+	case a.quality == southbound.BadFunction:
+		r.refused[b.table] = retry
+	case a.quality == southbound.Good:
+		b.fill(r.group.fields, r.group.items, r.readings, a)
+		return true, nil
+	}
+	r.fail(b, a.quality)
+	return false, nil
+}
+
+// known is the quality of a block that need not be asked for, or good.
+func (r *round) known(b *block) southbound.Quality {
+	now := time.Now()
+	switch {
+	case r.absent != southbound.Good:
+		return r.absent
+	case now.Before(r.refused[b.table]):
+		return southbound.BadFunction
+	case len(b.items) == 1 && now.Before(r.group.apart[b.items[0]]):
+		return southbound.BadAddress
+	}
+	if len(b.items) == 1 {
+		delete(r.group.apart, b.items[0])
+	}
+	return southbound.Good
+}
+
+// split asks for both halves of a block that was refused. If either is given, it
+// is what lies between them that does not exist.
+func (r *round) split(ctx context.Context, b *block) error {
+	left, right, between := b.split(r.group.items)
+	first, err := r.read(ctx, &left)
+	if err != nil {
+		return err
+	}
+	second, err := r.read(ctx, &right)
+	if err == nil && first && second {
+		r.learned = true
+		r.adapter.learn(between, true)
+	}
+	return err
 }
 
 // An answer is what came of one request.
@@ -76,20 +126,25 @@ type answer struct {
 	absent  bool // the unit did not answer, or a gateway said so
 }
 
-// ask sends one request, repeats it where the exception invites to, and tells
-// the unit's health.
-func (s *session) ask(ctx context.Context, b block) (answer, error) {
+// ask sends one request, and repeats it where that may help.
+func (r *round) ask(ctx context.Context, b *block) (answer, error) {
 	for tries := 0; ; tries++ {
-		data, err := s.adapter.bus.read(ctx, s.adapter.unit, b.table, b.address, b.quantity)
+		data, err := r.adapter.bus.readBlock(ctx, &r.turn, b)
 		a, again, err := classify(data, err)
 		if err != nil {
 			return a, err
 		}
+		pause := busyPause
+		if a.absent || a.quality == southbound.BadCRC {
+			again, pause = 0, 0
+			if r.turn.rank == toPoll {
+				again = r.adapter.retries
+			}
+		}
 		if tries >= again {
-			s.unit.note(a.absent, time.Now())
 			return a, nil
 		}
-		if err := wait(ctx, busyPause); err != nil {
+		if err := wait(ctx, pause); err != nil {
 			return a, err
 		}
 	}
@@ -126,46 +181,20 @@ func classify(data []byte, err error) (a answer, again int, fatal error) {
 	return answer{quality: southbound.BadDevice}, 0, nil
 }
 
-func (b *block) fill(fields []field, readings []southbound.Reading, a answer) {
-	if a.quality != southbound.Good {
-		b.fail(readings, a.quality)
-		return
-	}
+func (r *round) fail(b *block, q southbound.Quality) {
+	b.fill(r.group.fields, r.group.items, r.readings, answer{quality: q})
+}
+
+// fill puts what an answer says into the readings of the block's fields.
+func (b *block) fill(fields []field, all []item, readings []southbound.Reading, a answer) {
 	now := time.Now()
-	for _, i := range b.fields {
-		r := &readings[i]
-		r.Value, r.Quality = fields[i].decode(b.wire(&fields[i], a.data))
-		r.Time = now
+	for _, i := range b.items {
+		for _, at := range all[i].fields {
+			f, r := &fields[at], &readings[at]
+			r.Value, r.Quality, r.Time = nil, a.quality, now
+			if a.quality == southbound.Good {
+				r.Value, r.Quality = f.decode(b.wire(f, a.data))
+			}
+		}
 	}
-}
-
-func (b *block) fail(readings []southbound.Reading, q southbound.Quality) {
-	now := time.Now()
-	for _, i := range b.fields {
-		readings[i].Value, readings[i].Quality, readings[i].Time = nil, q, now
-	}
-}
-
-// health is whether a unit answers. One answer missed is forgiven. After the
-// second in a row the unit is left alone for a while that doubles from 1 s to
-// 60 s. The first request after it is the probe: a poll ends with the first
-// request that finds no answer.
-type health struct {
-	missed int
-	pause  time.Duration
-	until  time.Time
-}
-
-func (h *health) worthAsking(now time.Time) bool { return !now.Before(h.until) }
-
-func (h *health) note(absent bool, now time.Time) {
-	if !absent {
-		*h = health{}
-		return
-	}
-	if h.missed++; h.missed < 2 {
-		return
-	}
-	h.pause = min(max(2*h.pause, time.Second), time.Minute)
-	h.until = now.Add(h.pause/2 + rand.N(h.pause/2))
 }

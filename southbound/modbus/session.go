@@ -11,13 +11,12 @@ import (
 	"github.com/headgate-io/headgate/southbound"
 )
 
-// A session polls the groups of one unit, each at start + n*interval.
+// A session polls the groups of one unit.
 type session struct {
 	adapter *adapter
-	start   time.Time // with its monotonic reading: the schedule knows no clock changes
 	groups  []group
-	unit    health
-	noMask  atomic.Bool // the unit knows no function 22
+	refused map[Table]time.Time // that the unit does not serve, and when to ask again
+	noMask  atomic.Bool         // the unit knows no function 22
 
 	mu     sync.Mutex // covers what follows
 	closed bool
@@ -27,29 +26,32 @@ type session struct {
 // A group is a groupPlan with what this session learned.
 type group struct {
 	*groupPlan
-	blocks []liveBlock
-	due    time.Time
-}
-
-// A liveBlock is a block that may be known to fail.
-type liveBlock struct {
-	block
-	refused southbound.Quality // while now is before retry
-	retry   time.Time
+	beat
+	blocks []block
+	apart  map[int]time.Time // items that were refused, and when to ask again
 }
 
 var errSessionClosed = errors.New("session closed")
 
 func newSession(a *adapter) *session {
-	s := &session{adapter: a, start: time.Now()}
+	s := &session{adapter: a, refused: make(map[Table]time.Time)}
+	now := time.Now()
 	for i := range a.groups {
-		g := group{groupPlan: &a.groups[i], due: s.start}
-		for _, b := range g.groupPlan.blocks {
-			g.blocks = append(g.blocks, liveBlock{block: b})
-		}
-		s.groups = append(s.groups, g)
+		g := &a.groups[i]
+		s.groups = append(s.groups, group{groupPlan: g, apart: make(map[int]time.Time),
+			beat: beat{interval: g.Interval, phase: g.Phase, wall: g.Wall, start: a.bus.start, due: now}})
 	}
+	s.replan()
 	return s
+}
+
+// replan lays out all requests, after something was learned.
+func (s *session) replan() {
+	r := s.adapter.reachNow()
+	for i := range s.groups {
+		g := &s.groups[i]
+		g.blocks = plan(g.items, g.apart, r)
+	}
 }
 
 func (s *session) Tags() []southbound.Tag { return slices.Clone(s.adapter.tags) }
@@ -71,15 +73,21 @@ func (s *session) Read(ctx context.Context) (southbound.Batch, error) {
 		return southbound.Batch{}, errSessionClosed
 	}
 	g := s.next()
-	if err := wait(ctx, time.Until(g.due)); err != nil {
+	if err := g.wait(ctx); err != nil {
 		return southbound.Batch{}, err
 	}
-	g.due = s.following(g.due, g.Interval)
-	readings, err := s.poll(ctx, g)
-	if err != nil {
+	deadline := g.due.Add(g.interval)
+	due := g.due
+	late, missed := g.advance(time.Now())
+	s.adapter.bus.counters.overruns.Add(uint64(missed))
+	r := &round{session: s, group: g, turn: turn{unit: int(s.adapter.unit), deadline: deadline}}
+	if err := r.poll(ctx); err != nil {
 		return southbound.Batch{}, err
 	}
-	return southbound.Batch{Group: g.Name, Time: time.Now(), Readings: readings}, nil
+	if !r.turn.granted.IsZero() {
+		late = max(late, r.turn.granted.Sub(due))
+	}
+	return southbound.Batch{Group: g.Name, Time: time.Now(), Late: late, Missed: missed, Readings: r.readings}, nil
 }
 
 // begin notes how to interrupt the Read under way. It returns false after Close.
@@ -99,14 +107,4 @@ func (s *session) next() *group {
 		}
 	}
 	return first
-}
-
-// following returns when a group that was due is due again. Times that have
-// passed altogether are skipped and counted: after a stall a group is polled
-// once, and then on its old beat.
-func (s *session) following(due time.Time, interval time.Duration) time.Time {
-	late := time.Since(due)
-	missed := max(0, late/interval)
-	s.adapter.bus.counters.overruns.Add(uint64(missed))
-	return due.Add((missed + 1) * interval)
 }

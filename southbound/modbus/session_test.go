@@ -14,7 +14,7 @@ import (
 
 // registersAt makes one uint16 tag per address, in one group of the interval.
 func registersAt(unit byte, interval time.Duration, addresses ...uint16) DeviceConfig {
-	cfg := DeviceConfig{Unit: unit, Groups: []Group{{Name: "g", Interval: interval}}}
+	cfg := DeviceConfig{Unit: unit, Retries: -1, Groups: []Group{{Name: "g", Interval: interval}}}
 	for _, a := range addresses {
 		cfg.Tags = append(cfg.Tags, Tag{Name: fmt.Sprint(a), Group: "g", Table: Holding, Address: a, Type: "uint16"})
 	}
@@ -212,6 +212,12 @@ func TestAdapterRefuses(t *testing.T) {
 		"wide tag": func(c *DeviceConfig) {
 			c.MaxRegisters = 1
 			c.Tags = []Tag{{Name: "a", Group: "g", Table: Input, Type: "int32"}}
+		},
+		"set in two tables": func(c *DeviceConfig) {
+			c.Tags = append(c.Tags, Tag{Name: "a", Group: "g", Table: Input, Type: "int16", Atomic: "s"}, Tag{Name: "b", Group: "g", Table: Holding, Type: "int16", Atomic: "s"})
+		},
+		"wide set": func(c *DeviceConfig) {
+			c.Tags = append(c.Tags, Tag{Name: "a", Group: "g", Table: Input, Type: "int16", Atomic: "s"}, Tag{Name: "b", Group: "g", Table: Input, Address: 125, Type: "int16", Atomic: "s"})
 		},
 		"many registers": func(c *DeviceConfig) { c.MaxRegisters = 126 },
 	}

@@ -60,6 +60,7 @@ type Tag struct {
 
 	Labels    map[int64]string // names of integers: the value is a string
 	Flags     map[int]string   // names of bits
+	Atomic    string           // tags of a group with the same are read in one request
 	BigAsText bool             // integers beyond 2^53 are strings
 	Unit      string           // UCUM, may be empty
 	Writable  bool             // in tables coil and holding

@@ -88,13 +88,14 @@ func (s *session) getFields(ctx context.Context, fields []field) ([]southbound.R
 	for i := range fields {
 		readings[i].Tag = fields[i].Name
 	}
-	for _, b := range plan(fields, 0, maxRegisters) {
+	all := items(fields)
+	for _, b := range plan(all, nil, reach{limit: maxRegisters}) {
 		data, err := s.adapter.bus.read(ctx, s.adapter.unit, b.table, b.address, b.quantity)
 		a, _, err := classify(data, err)
 		if err != nil {
 			return nil, err
 		}
-		b.fill(fields, readings, a)
+		b.fill(fields, all, readings, a)
 	}
 	return readings, nil
 }
