@@ -301,7 +301,9 @@ func (m *limitsModel) crash() {
 		m.t.Fatal(err)
 	}
 	for _, e := range entries {
-		m.copyUsed(filepath.Join(dir, e.Name()), filepath.Join(m.dir, e.Name()))
+		if !strings.HasSuffix(e.Name(), tmpSuffix) { // a copy of the state that is being made, and may be gone by now
+			m.copyUsed(filepath.Join(dir, e.Name()), filepath.Join(m.dir, e.Name()))
+		}
 	}
 	m.q.state.turn.Unlock()
 	m.q.keeping.Unlock()
