@@ -97,6 +97,7 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 		Name: cfg.Name, Gateway: g.cfg.Gateway.ID, Epoch: g.queue.Epoch(),
 		Servers: cfg.Servers, ClientID: cfg.ClientID, KeepAlive: cfg.KeepAlive, SessionExpiry: cfg.SessionExpiry, MaxPause: g.opt.MaxPause,
 		Live: l.live(cfg, g.cfg.Queue), Rate: cfg.CatchUpRate,
+		Old: cfg.Old, Enveloped: cfg.Enveloped,
 		Send: routes(cfg.Send), Receive: routes(cfg.Receive),
 		Match:   mqtt.Match,
 		Leaves:  func(topic string) bool { return g.gate.Allow(l.identity, access.Subscribe, topic) },

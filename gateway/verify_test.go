@@ -14,6 +14,12 @@ import (
 // What arrives at the cloud while the gateway is killed again and again is
 // proved whole by headgate verify, which knows nothing but what arrived.
 func TestVerifyAtTheCloud(t *testing.T) {
+	for name, link := range map[string]string{"MQTT 5": "", "MQTT 3.1.1": "    protocol: 3.1.1\n    envelope: json\n"} {
+		t.Run(name, func(t *testing.T) { verifyAtTheCloud(t, link) })
+	}
+}
+
+func verifyAtTheCloud(t *testing.T, link string) {
 	cloud := newCloud(t, "")
 	cloud.start(t)
 	verify := func(more ...string) *exec.Cmd {
@@ -24,7 +30,7 @@ func TestVerifyAtTheCloud(t *testing.T) {
 	if out, err := verify("--for", "1s").Output(); err != nil { // its session is at the cloud from now on
 		t.Fatalf("%v\n%s", err, out)
 	}
-	s := newSite(t, cloud, "")
+	s := newSite(t, cloud, link)
 	const rounds, each = 3, 200
 	for round := range rounds {
 		g := startGateway(t, s.config)

@@ -29,6 +29,7 @@ type cloud struct {
 	hello  func(c *cloudConn)
 	down   bool        // refuses to be dialled
 	alive  func() bool // whoever dials; nil: yes
+	older  bool        // speaks MQTT 3.1.1 only
 	silent atomic.Bool // reads, and says nothing
 	early  bool        // a QoS 2 message is delivered at PUBLISH, not at PUBREL: the standard allows both
 
@@ -178,6 +179,10 @@ func (c *cloudConn) connect(p *packets.Connect) bool {
 		clear(c.held)
 	}
 	c.mu.Unlock()
+	if c.older {
+		c.Write([]byte{0x20, 2, 0, 1}) // as 3.1.1 says that it does not know the version
+		return false
+	}
 	if c.at(atConnect) {
 		return false
 	}

@@ -25,13 +25,16 @@ type conn struct {
 
 	heard, said moment // when bytes came and left last
 
-	in     *bufio.Reader
-	frame  frame
-	answer func(kind byte, id uint16) bool // takes a plain PUBACK, PUBREC or PUBCOMP, or leaves it to the client
+	in         *bufio.Reader
+	frame      frame
+	old        bool                            // the server speaks MQTT 3.1.1; set before the first packet
+	translated []byte                          // what is left of a packet that came as 3.1.1
+	answer     func(kind byte, id uint16) bool // takes a plain PUBACK, PUBREC or PUBCOMP, or leaves it to the client
 
 	mu     sync.Mutex // covers out and corked; held over writes, so that packets stay whole
 	out    *bufio.Writer
 	corked bool
+	packet []byte // to a 3.1.1 server: what the client library has written of one
 }
 
 const (
@@ -68,25 +71,52 @@ func (c *conn) send(p []byte) (int, error) {
 
 // Read is for one goroutine at a time.
 func (c *conn) Read(p []byte) (int, error) {
-	c.hold()
-	for more := true; more; more = c.takeAnswers() {
-		if c.in.Buffered() == 0 {
-			c.idle()
-			if _, err := c.in.Peek(1); err != nil {
-				c.fail(err)
+	n, err := c.read(p)
+	if err != nil {
+		c.fail(err)
+	}
+	return n, err
+}
+
+func (c *conn) read(p []byte) (int, error) {
+	if len(c.translated) == 0 {
+		c.hold()
+		for more := true; more; more = c.takeAnswers() {
+			if err := c.await(); err != nil {
 				return 0, err
 			}
-			c.heard.now()
 		}
+		old, err := c.isOld()
+		if err == nil && old {
+			err = c.readOld()
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if len(c.translated) > 0 {
+		n := copy(p, c.translated)
+		c.translated = c.translated[n:]
+		return n, nil
 	}
 	n, err := c.in.Read(p)
 	if bad := c.frame.pass(p[:n]); bad != nil {
 		n, err = 0, bad
 	}
-	if err != nil {
-		c.fail(err)
-	}
 	return n, err
+}
+
+// await waits for the network if nothing is left of what was read.
+func (c *conn) await() error {
+	if c.in.Buffered() > 0 {
+		return nil
+	}
+	c.idle()
+	if _, err := c.in.Peek(1); err != nil {
+		return err
+	}
+	c.heard.now()
+	return nil
 }
 
 const answerPlain = 4 // bytes of a PUBACK that says nothing but its packet id [MQTT-3.4.2-1]
@@ -114,6 +144,14 @@ func (c *conn) Lock() { c.mu.Lock() }
 
 // Unlock sends what was written, unless the connection is corked.
 func (c *conn) Unlock() {
+	if len(c.packet) > 0 {
+		p, err := toOld(c.packet)
+		if err != nil {
+			c.broken(err)
+		}
+		c.put(p)
+		c.packet = c.packet[:0]
+	}
 	if !c.corked {
 		c.drain()
 	}
@@ -122,6 +160,14 @@ func (c *conn) Unlock() {
 
 // Write is called with the lock held.
 func (c *conn) Write(p []byte) (int, error) {
+	if c.old {
+		c.packet = append(c.packet, p...)
+		return len(p), nil
+	}
+	return c.put(p)
+}
+
+func (c *conn) put(p []byte) (int, error) {
 	n, err := c.out.Write(p)
 	if err != nil {
 		c.broken(err)
@@ -129,14 +175,14 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// writePacket writes a packet of ours in two parts.
+// writePacket writes a packet of ours, which is as the server knows it, in two parts.
 func (c *conn) writePacket(head, body []byte) error {
 	c.Lock()
 	defer c.Unlock()
-	if _, err := c.Write(head); err != nil {
+	if _, err := c.put(head); err != nil {
 		return err
 	}
-	_, err := c.Write(body)
+	_, err := c.put(body)
 	return err
 }
 

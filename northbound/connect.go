@@ -168,8 +168,11 @@ func (l *Link) keep(w *window, cause error) {
 	l.advance(w)
 	rest := w.reset()
 	var d *disconnectError
-	if errors.As(cause, &d) && blamesMessage(d.code) {
+	switch {
+	case errors.As(cause, &d) && blamesMessage(d.code):
 		l.blame(rest, d.code)
+	case hungUp(cause):
+		l.suspect(rest)
 	}
 	for i := range rest {
 		if s := &rest[i]; s.state == slotSent {
@@ -189,6 +192,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 		return nil, err
 	}
 	c := &connection{conn: newConn(nc, l.writeTimeout(), fail), fail: fail}
+	c.conn.old = l.cfg.Old
 	defer context.AfterFunc(ctx, func() { c.conn.raw.Close() })() // frees a write, which ctx does not
 	s := &session{
 		begin:    func(ack *packets.Connack) *window { return l.begin(c, ack) },
@@ -269,7 +273,7 @@ func (l *Link) hello() *paho.Connect {
 	p := &paho.Connect{
 		ClientID:   l.cfg.ClientID,
 		KeepAlive:  uint16(min((l.cfg.KeepAlive+time.Second-1)/time.Second, math.MaxUint16)),
-		CleanStart: false,
+		CleanStart: l.cfg.Old && expiry == 0, // 3.1.1 keeps a session for ever, or not at all
 		Properties: &paho.ConnectProperties{
 			SessionExpiryInterval: &expiry,
 			ReceiveMaximum:        &inbound,

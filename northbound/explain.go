@@ -53,7 +53,7 @@ func (e *connackError) cure() string {
 	case packets.ConnackInvalidClientID, packets.ConnackNotAuthorized, packets.ConnackBadUsernameOrPassword:
 		return fmt.Sprintf(": let client id %q with our certificate in at the server, or correct client_id", e.clientID)
 	case packets.ConnackUnsupportedProtocolVersion:
-		return ": it does not speak MQTT 5; use a server that does"
+		return ": it speaks another version of MQTT; change the link's protocol, or use another server"
 	case packets.ConnackUseAnotherServer, packets.ConnackServerMoved:
 		return ": correct servers"
 	case packets.ConnackRetainNotSupported:
@@ -140,6 +140,11 @@ func blamesMessage(code byte) bool {
 		return true
 	}
 	return false
+}
+
+// hungUp says that the other end closed the connection, without a word.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 var codeNames = map[byte]string{

@@ -63,6 +63,8 @@ type Config struct {
 	ConnectTimeout time.Duration // per server, until its CONNACK; default 20 s
 	MaxPause       time.Duration // between attempts to connect; default 1 min
 	InFlight       int           // bound of unanswered messages beside the server's; default 1000
+	Old            bool          // the servers speak MQTT 3.1.1
+	Enveloped      bool          // what leaves is in an Envelope; one that comes in is opened
 
 	// Live, if set, are the second places of the lanes, in the order of those: new
 	// messages go first, and what waited is sent beside them and says so (hg-replay).

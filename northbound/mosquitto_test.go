@@ -32,12 +32,25 @@ func startMosquitto(t *testing.T, ca *authority) string {
 	dir := t.TempDir()
 	cert, key := writePair(t, dir, "server", ca.server())
 	caFile, _ := writePair(t, dir, "ca", tls.Certificate{Certificate: [][]byte{ca.cert.Raw}, PrivateKey: ca.key})
+	return runMosquitto(t, filepath.Join(dir, "mosquitto.conf"), fmt.Sprintf("cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\nuse_identity_as_username true\n", caFile, cert, key))
+}
+
+// startPlainMosquitto is for what a test wants to see on the wire.
+func startPlainMosquitto(t *testing.T) string {
+	t.Helper()
+	if _, err := os.Stat(mosquitto); err != nil {
+		t.Skipf("%v: install the package mosquitto to run this test", err)
+	}
+	return runMosquitto(t, filepath.Join(t.TempDir(), "mosquitto.conf"), "allow_anonymous true\n")
+}
+
+// runMosquitto finds a free port for a broker whose listener has these settings.
+func runMosquitto(t *testing.T, conf, listener string) (addr string) {
+	t.Helper()
 	for range 5 {
-		addr := freeAddress(t)
+		addr = freeAddress(t)
 		_, port, _ := net.SplitHostPort(addr)
-		conf := filepath.Join(dir, "mosquitto.conf")
-		text := fmt.Sprintf("user root\nlistener %s 127.0.0.1\ncafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\nuse_identity_as_username true\nmax_queued_messages 0\n",
-			port, caFile, cert, key)
+		text := fmt.Sprintf("user root\nmax_queued_messages 0\nlistener %s 127.0.0.1\n%s", port, listener)
 		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

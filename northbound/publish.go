@@ -36,6 +36,7 @@ type publication struct {
 	qos    byte
 	dup    bool // it may have come before, under the same packet id
 	retain bool
+	old    bool   // for MQTT 3.1.1, which has no properties
 	props  []byte // encoded, without their length
 	body   []byte
 }
@@ -44,7 +45,7 @@ var errName = errors.New("a name is empty or too long for MQTT")
 
 // publication prepares m for a route. props is room to use.
 func (l *Link) publication(m *storequeue.Message, r *Route, now time.Time, props []byte) (publication, error) {
-	p := publication{topic: r.rename(m.Topic), qos: r.sendQoS(), retain: m.Retain && r.Retain != RetainClear, props: props[:0], body: m.Payload}
+	p := publication{topic: r.rename(m.Topic), qos: r.sendQoS(), retain: m.Retain && r.Retain != RetainClear, props: props[:0], body: m.Payload, old: l.cfg.Old}
 	reply := l.replyTopic(l.routes.Load().receive, m.ResponseTopic)
 	if p.topic == "" || len(p.topic) > maxString || len(reply) > maxString {
 		return p, errName
@@ -88,7 +89,10 @@ func (l *Link) publication(m *storequeue.Message, r *Route, now time.Time, props
 
 // rest is the packet's length behind the fixed header.
 func (p *publication) rest() int {
-	n := 2 + len(p.topic) + varintSize(len(p.props)) + len(p.props) + len(p.body)
+	n := 2 + len(p.topic) + len(p.body)
+	if !p.old {
+		n += varintSize(len(p.props)) + len(p.props)
+	}
 	if p.qos > 0 {
 		n += 2
 	}
@@ -111,6 +115,9 @@ func (p *publication) appendHead(dst []byte, id uint16) []byte {
 	dst = appendText(dst, p.topic)
 	if p.qos > 0 {
 		dst = binary.BigEndian.AppendUint16(dst, id)
+	}
+	if p.old {
+		return dst
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(p.props)))
 	return append(dst, p.props...)

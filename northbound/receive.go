@@ -41,7 +41,8 @@ func (l *Link) receive(life context.Context, p paho.PublishReceived, fail func(e
 // inbound turns a packet into a local message, or says no to one that must not
 // come in.
 func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
-	if l.loops(p) {
+	payload, given := l.open(p)
+	if l.loops(p.Topic, given) {
 		return m, false
 	}
 	routes := l.routes.Load()
@@ -55,7 +56,7 @@ func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
 	}
 	now := time.Now()
 	m = storequeue.Message{
-		Time: now, Topic: r.rename(p.Topic), Payload: p.Payload, QoS: p.QoS, Retain: p.Retain && r.Retain == RetainKeep, From: "link:" + l.cfg.Name,
+		Time: now, Topic: r.rename(p.Topic), Payload: payload, QoS: p.QoS, Retain: p.Retain && r.Retain == RetainKeep, From: "link:" + l.cfg.Name,
 		ContentType: p.Properties.ContentType, CorrelationData: p.Properties.CorrelationData,
 		ResponseTopic: l.replyTopic(routes.send, p.Properties.ResponseTopic),
 		Text:          p.Properties.PayloadFormat != nil && *p.Properties.PayloadFormat == 1,
@@ -63,10 +64,22 @@ func (l *Link) inbound(p *paho.Publish) (m storequeue.Message, ok bool) {
 	if s := p.Properties.MessageExpiry; s != nil {
 		m.Expires = now.Add(time.Duration(*s) * time.Second)
 	}
-	for _, u := range p.Properties.User {
-		m.Properties = append(m.Properties, storequeue.Property{Key: u.Key, Value: u.Value})
-	}
+	m.Properties = given
 	return m, true
+}
+
+// open returns what a packet carries, in an envelope or as it is.
+func (l *Link) open(p *paho.Publish) (payload []byte, given []storequeue.Property) {
+	payload = p.Payload
+	if l.cfg.Enveloped {
+		if e, inside, ok := Unwrap(payload); ok {
+			payload, given = inside, e.properties()
+		}
+	}
+	for _, u := range p.Properties.User {
+		given = append(given, storequeue.Property{Key: u.Key, Value: u.Value})
+	}
+	return payload, given
 }
 
 // maxHops is how many gateways a message may have come through. Each puts its
@@ -75,9 +88,9 @@ const maxHops = 4
 
 // loops reports whether a message was here before, or has come through so many
 // gateways that something is wrong with their routes.
-func (l *Link) loops(p *paho.Publish) bool {
+func (l *Link) loops(topic string, given []storequeue.Property) bool {
 	hops := 0
-	for _, u := range p.Properties.User {
+	for _, u := range given {
 		if u.Key != propID {
 			continue
 		}
@@ -86,7 +99,7 @@ func (l *Link) loops(p *paho.Publish) bool {
 		}
 		l.status.looped.Add(1)
 		if muted, ok := l.status.loopLog.allow(); ok {
-			l.log.Warn("a message runs in a circle and is dropped: separate the topics of send and receive", "topic", p.Topic, "hg-id", u.Value, "muted", muted)
+			l.log.Warn("a message runs in a circle and is dropped: separate the topics of send and receive", "topic", topic, "hg-id", u.Value, "muted", muted)
 		}
 		return true
 	}

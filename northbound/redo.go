@@ -19,12 +19,13 @@ type redo struct {
 	strikes map[uint64]int       // final refusals by message
 	singled map[uint64]struct{}  // refused while others were taken: it is the message, not the link
 	dead    map[uint64]byte      // what goes into quarantine, and why
+	hung    map[uint64]int       // how often the server closed the connection with just that message in flight; see suspect
 }
 
 func newRedo() redo {
 	return redo{
 		known: map[uint64]slotState{}, ids: map[uint64]uint16{}, moved: map[string]struct{}{},
-		strikes: map[uint64]int{}, singled: map[uint64]struct{}{}, dead: map[uint64]byte{},
+		strikes: map[uint64]int{}, singled: map[uint64]struct{}{}, dead: map[uint64]byte{}, hung: map[uint64]int{},
 	}
 }
 
@@ -41,6 +42,8 @@ func (r *redo) take(cursor uint64, rest []slot) (later byte) {
 		switch {
 		case s.finished():
 			r.known[s.seq] = s.state
+		case s.state == slotAside:
+			r.isSingled(&s)
 		case s.state == slotRefused && !refusedForGood(s.code):
 			later = s.code
 		case s.state == slotRefused:
@@ -71,6 +74,12 @@ func (r *redo) forget(cursor uint64) {
 			delete(r.dead, seq)
 		}
 	}
+	for seq := range r.hung {
+		if seq <= cursor {
+			delete(r.hung, seq)
+			delete(r.dead, seq)
+		}
+	}
 	for seq := range r.singled {
 		if seq <= cursor {
 			delete(r.singled, seq)
@@ -91,6 +100,7 @@ func (r *redo) join(o *redo) {
 	maps.Copy(r.strikes, o.strikes)
 	maps.Copy(r.singled, o.singled)
 	maps.Copy(r.dead, o.dead)
+	maps.Copy(r.hung, o.hung)
 	r.until = max(r.until, o.until)
 	*o = newRedo()
 }
@@ -181,4 +191,46 @@ func (l *Link) blame(rest []slot, code byte) {
 	if code == packets.DisconnectPacketTooLarge {
 		l.redo[worst.lane].dead[worst.seq] = code
 	}
+}
+
+// suspect is for a server that closes the connection without a word, as one of
+// MQTT 3.1.1 does that does not want a message, and as any network does. Each
+// connection begins with one message, so what is meant comes to be alone in
+// flight. After three such ends the message is put aside until one behind it is
+// taken; if the connection then ends over it once more, it is the message.
+func (l *Link) suspect(rest []slot) {
+	var only *slot
+	for i := range rest {
+		switch {
+		case !rest[i].sent():
+		case only != nil:
+			return
+		default:
+			only = &rest[i]
+		}
+	}
+	if only == nil {
+		return
+	}
+	r := &l.redo[only.lane]
+	r.hung[only.seq]++
+	if _, singled := r.singled[only.seq]; singled && r.hung[only.seq] > maxStrikes {
+		r.dead[only.seq] = packets.PubackUnspecifiedError
+	}
+}
+
+const maxAside = 8 // messages; if none behind them is taken, it is the server
+
+// putsAside reports whether a message is to wait until one behind it is taken.
+func (s *sender) putsAside(lane int, seq uint64) bool {
+	r := &s.link.redo[lane]
+	if _, singled := r.singled[seq]; singled || r.hung[seq] < maxStrikes || !s.link.lanes[lane].More(seq) {
+		return false
+	}
+	if s.aside == maxAside {
+		clear(r.hung)
+		return false
+	}
+	s.aside++
+	return true
 }

@@ -24,6 +24,7 @@ type sender struct {
 	shaped []bool // by lane: it is what waited, and pace decides
 	pace   pacer
 
+	aside   int  // messages that were put aside on this connection
 	stopped bool // the connection ended while a message waited for its packet id
 
 	wakes       []reflect.SelectCase // of the lanes; then of the end, of answers and of the pace
@@ -203,6 +204,10 @@ func (s *sender) send(ctx context.Context, lane int, m *storequeue.Message) {
 		s.quarantine(lane, m, code)
 		return
 	}
+	if s.putsAside(lane, m.Seq) {
+		s.window.add(slot{seq: m.Seq, lane: lane, state: slotAside})
+		return
+	}
 	now := time.Now()
 	route := l.find(l.routes.Load().send, m.Topic)
 	switch {
@@ -215,18 +220,7 @@ func (s *sender) send(ctx context.Context, lane int, m *storequeue.Message) {
 		s.drop(lane, m, Expired, 0)
 		return
 	}
-	p, err := l.publication(m, route, now, s.props)
-	s.props = p.props
-	p.retain = p.retain && s.retain
-	p.qos = min(p.qos, s.maxQoS)
-	if l.replays(lane) {
-		p.props = appendText(appendText(append(p.props, propUser), propReplay), "1")
-		s.props = p.props
-		l.status.replayed.Add(1)
-	}
-	if s.shaped[lane] {
-		s.pace.spend(p.size())
-	}
+	p, err := s.prepare(lane, m, route, now)
 	switch {
 	case err != nil:
 		s.quarantine(lane, m, packets.PubackTopicNameInvalid)
@@ -241,6 +235,27 @@ func (s *sender) send(ctx context.Context, lane int, m *storequeue.Message) {
 	default:
 		s.once(ctx, lane, m, &p)
 	}
+}
+
+// prepare is the publication as this server takes it.
+func (s *sender) prepare(lane int, m *storequeue.Message, route *Route, now time.Time) (publication, error) {
+	l := s.link
+	p, err := l.publication(m, route, now, s.props)
+	s.props = p.props
+	if err == nil {
+		err = l.wrap(&p, m, l.replays(lane))
+	}
+	p.retain = p.retain && s.retain
+	p.qos = min(p.qos, s.maxQoS)
+	if l.replays(lane) {
+		p.props = appendText(appendText(append(p.props, propUser), propReplay), "1")
+		s.props = p.props
+		l.status.replayed.Add(1)
+	}
+	if s.shaped[lane] {
+		s.pace.spend(p.size())
+	}
+	return p, err
 }
 
 func (s *sender) write(p *publication, id uint16) {
@@ -302,6 +317,10 @@ func (s *sender) rewind(ctx context.Context) {
 		}
 	}
 	rest := s.window.reset()
+	if s.aside > 0 { // what is suspected shall be alone
+		s.window.begin()
+		s.aside = 0
+	}
 	for i := range s.after {
 		s.after[i] = s.window.done(i)
 	}

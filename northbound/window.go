@@ -25,7 +25,8 @@ type window struct {
 	lanes     []track
 	behind    behind
 	answers   uint64 // counts PUBACKs, to see whether they still come
-	refusals  bool   // something was refused: send nothing more before a rewind
+	refusals  bool   // something was refused, or taken with something put aside: send nothing more before a rewind
+	aside     bool   // there is a slotAside
 	interrupt func() // called once at the first refusal
 }
 
@@ -84,6 +85,7 @@ const (
 	slotOnce // done at QoS 2: never sent again
 	slotLeft // left out: counted, never sent
 	slotRefused
+	slotAside // not sent before another is taken
 )
 
 // newWindow makes a window that starts behind the lanes' cursors and never has
@@ -145,6 +147,8 @@ func (w *window) add(m slot) (id uint16) {
 		}
 	case m.state == slotWritten:
 		w.written++
+	case m.state == slotAside:
+		w.aside = true
 	}
 	return m.id
 }
@@ -198,9 +202,12 @@ func (w *window) end(s *slot, done slotState, code byte) {
 	if code < 0x80 {
 		s.state = done
 		w.limit = min(w.limit+1, w.max)
-		return
+		if !w.aside {
+			return
+		}
+	} else {
+		s.state, s.code = slotRefused, code
 	}
-	s.state, s.code = slotRefused, code
 	w.refusals = true
 	if w.interrupt != nil {
 		w.interrupt()
@@ -336,7 +343,7 @@ func (w *window) reset() []slot {
 	for i := range w.lanes {
 		w.lanes[i].first = 0
 	}
-	w.n, w.open, w.written, w.refusals = 0, 0, 0, false
+	w.n, w.open, w.written, w.refusals, w.aside = 0, 0, 0, false, false
 	w.behind = behind{from: w.behind.from}
 	return rest
 }
@@ -362,6 +369,13 @@ func (w *window) lag() (open int, took time.Duration) {
 	defer w.mu.Unlock()
 	took, w.behind.took = w.behind.took, 0
 	return w.behind.open, took
+}
+
+// begin starts over with one message.
+func (w *window) begin() {
+	w.mu.Lock()
+	w.limit = 1
+	w.mu.Unlock()
 }
 
 // slow begins again with two messages: what becomes of the second tells whether

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ func verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Listen at the cloud and report gaps, repeats and disorder by message identity",
-		Long: `Listen at the cloud's broker and judge what arrives by hg-id and hg-prev: a message that its
+		Long: `Listen at the cloud's broker and judge what arrives by hg-id and hg-prev, in user properties or in an envelope: a message that its
 successor names and that never comes is missing. Ends with Ctrl-C, --for or --count.
 Exit code 1 if anything is missing or out of order (with --once: or repeated).
 A message that is lost by policy is announced on hg/{gateway}/lost.`,
@@ -116,6 +117,10 @@ func hear(audit *northbound.Audit, m *client.Message) {
 		case "hg-replay":
 			replay = replay || p.Value == "1"
 		}
+	}
+	if id == "" { // of a link without user properties
+		e, _, _ := northbound.Unwrap(m.Payload)
+		id, prev, replay = e.ID, strconv.FormatUint(e.Prev, 10), e.Replay == 1
 	}
 	audit.Hear(m.Topic, id, prev, replay)
 }

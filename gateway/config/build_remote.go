@@ -27,6 +27,7 @@ func (b *builder) northbound() {
 			CRL: l.crl.v, ServerName: b.serverName(l), ALPN: b.alpn(l), Renew: b.renew(l),
 			ClientID: b.expand(&l.clientID), KeepAlive: l.keepalive.v, SessionExpiry: l.sessionExpiry.v,
 			LiveFirst: l.catchUp.order.v == "live_first", CatchUpRate: l.catchUp.rate.v,
+			Old: l.protocol.v == "3.1.1", Enveloped: l.envelope.v == "json",
 		}
 		for _, server := range link.Servers { // it would throw the one out for the other, for ever
 			clients.add(b, "client_id", link.ClientID+" at "+server, l.at)
@@ -43,6 +44,9 @@ func (b *builder) northbound() {
 			link.Send = append(link.Send, b.route(s))
 		}
 		for _, s := range l.receive.items {
+			if link.Old && s.retain.good() && s.retain.v != "ignore" {
+				b.rep.add(s.retain.at, "remove it, or set protocol: \"5\"", "retain: %s needs MQTT 5: 3.1.1 does not say whether a new message is retained, and sends the old ones at each connection", s.retain.v)
+			}
 			link.Receive = append(link.Receive, b.route(&fileSend{topics: s.topics, qos: s.qos, retain: s.retain, strip: s.strip, prefix: s.prefix}))
 		}
 		b.config.Northbound = append(b.config.Northbound, link)

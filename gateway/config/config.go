@@ -142,6 +142,8 @@ type Link struct {
 	SessionExpiry        time.Duration // whole seconds
 	LiveFirst            bool          // new messages before a backlog
 	CatchUpRate          int64         // bytes a second for a backlog; 0: no bound
+	Old                  bool          // MQTT 3.1.1
+	Enveloped            bool
 	Send, Receive        []Route
 }
 

@@ -26,6 +26,8 @@ type fileLink struct {
 	clientID      text
 	keepalive     span
 	sessionExpiry span
+	protocol      text
+	envelope      text
 	catchUp       fileCatchUp
 	send          list[fileSend]
 	receive       list[fileReceive]
@@ -47,7 +49,11 @@ func (l *fileLink) keys() []key {
 		{name: "client_id", into: &l.clientID, def: "{gateway}", doc: "MQTT client id."},
 		{name: "keepalive", into: &l.keepalive, def: "30s", min: "5s", max: "65535s", doc: "How soon a dead connection is noticed, in whole seconds."},
 		{name: "session_expiry", into: &l.sessionExpiry, def: "1d", min: "0", max: "3650d",
-			doc: "How long the cloud broker keeps the session without a connection, in whole seconds."},
+			doc: "How long the cloud broker keeps the session without a connection, in whole seconds. With protocol 3.1.1: 0 for not at all; anything else leaves it to the broker."},
+		{name: "protocol", into: &l.protocol, def: "5", oneOf: []string{"5", "3.1.1"},
+			doc: "Version of MQTT. With 3.1.1 there are no properties, and no reason when the broker refuses a message."},
+		{name: "envelope", into: &l.envelope, def: "none", oneOf: []string{"none", "json"},
+			doc: "json: what is sent is wrapped in a JSON object with its identity, and such an object that comes in is opened: for clouds that take no user properties."},
 		{name: "catch_up", into: &l.catchUp, doc: "How a backlog is sent."},
 		{name: "send", into: &l.send, doc: "What leaves. Rules must let link:NAME subscribe to it, too."},
 		{name: "receive", into: &l.receive, doc: "What comes in. Rules must let link:NAME publish it, too."},
