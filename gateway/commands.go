@@ -34,7 +34,7 @@ import (
 const (
 	commandReader  = "commands"
 	commandSuffix  = "/cmd/write"
-	commandWait    = 30 * time.Second // how long a command holds that names no end
+	commandWait    = 30 * time.Second // how long a local command holds that names no end
 	maxWaiting     = 16               // commands that wait for one device; more are rejected
 	maxCommandID   = 128
 	maxCommandSize = 64 << 10
@@ -218,6 +218,9 @@ func (r *received) decode() error {
 		return err
 	}
 	r.deadline = m.Time.Add(commandWait)
+	if strings.HasPrefix(m.From, "link:") && r.ask.NotAfter == nil && m.Expires.IsZero() {
+		return errors.New("it came over a link, where it may have waited for any time, and names no end; give it not_after or a message expiry")
+	}
 	if r.ask.NotAfter != nil || !m.Expires.IsZero() {
 		r.deadline = m.Expires
 		if at := r.ask.NotAfter; at != nil && (m.Expires.IsZero() || at.Before(m.Expires)) {

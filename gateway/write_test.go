@@ -342,12 +342,18 @@ func TestCommandFromTheCloud(t *testing.T) {
 	near.send(t, `{"id":"near","tag":"setpoint","value":55}`)
 	near.end(t, "near")
 	await("audit", `"id":"near","by":"local","tag":"setpoint","old":72,"value":55,"new":55,"state":"done"`)
-	if err := far.Publish(t.Context(), client.Message{
-		Topic: "sites/site-1/hg/site-1/boiler/cmd/write", Payload: []byte(`{"id":"f1","tag":"setpoint","value":66.5}`), QoS: 1,
-		Properties: mqtt.Properties{ResponseTopic: "sites/site-1/hg/site-1/boiler/cmd/answer/far", CorrelationData: []byte("c1")},
-	}); err != nil {
-		t.Fatal(err)
+	ask := func(id string, expiry uint32) {
+		t.Helper()
+		if err := far.Publish(t.Context(), client.Message{
+			Topic: "sites/site-1/hg/site-1/boiler/cmd/write", Payload: fmt.Appendf(nil, `{"id":%q,"tag":"setpoint","value":66.5}`, id), QoS: 1,
+			Properties: mqtt.Properties{ResponseTopic: "sites/site-1/hg/site-1/boiler/cmd/answer/far", CorrelationData: []byte("c1"), MessageExpiry: expiry, HasMessageExpiry: expiry > 0},
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	ask("old", 0) // perhaps of last week
+	await("boiler/cmd/answer/far c1 ", `"id":"old"`, `"state":"rejected"`, "not_after")
+	ask("f1", 60)
 	await("boiler/cmd/answer/far c1 ", `"state":"accepted"`)
 	await("audit", `"by":"link:cloud"`, `"old":55,"value":66.5,"new":66.5,"state":"done"`)
 	await("boiler/cmd/answer/far c1 ", `"state":"done","value":66.5`)
