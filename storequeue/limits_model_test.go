@@ -210,6 +210,9 @@ func (m *limitsModel) append(step int) {
 		if m.rnd.IntN(5) == 0 {
 			msg.Expires = msg.Time.Add(time.Duration(m.rnd.IntN(100)) * time.Minute)
 		}
+		if m.rnd.IntN(4) == 0 {
+			msg.Origin = fmt.Sprintf("elsewhere/%d/%d", step, i) // it was imported
+		}
 		for _, name := range limitReaders {
 			if m.rnd.IntN(3) == 0 {
 				msg.For = append(msg.For, Mark{Reader: mustReader(m.t, m.q, name).ID()})

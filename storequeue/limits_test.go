@@ -239,6 +239,9 @@ func TestAge(t *testing.T) {
 		for i := range n {
 			m := big(i, r)
 			m.Time = start.Add(-age)
+			if i%2 == 1 {
+				m.Origin = fmt.Sprint("elsewhere/221846/", i) // it was imported
+			}
 			if expiry > 0 {
 				m.Expires = m.Time.Add(expiry)
 			}

@@ -201,12 +201,8 @@ func decodeBody(body []byte, like *Message) (Message, error) {
 		c.mark()
 	}
 	c.b, c.at = append([]byte(nil), c.b[c.at:]...), 0
-	if body[0] == recordNoted || body[0] == recordImported && flags&flagNote != 0 {
-		m.Note = c.bytes()
-	}
-	if body[0] == recordImported {
-		m.Origin = c.string()
-	}
+	note, origin := c.noteAndOrigin(body)
+	m.Note, m.Origin = note, string(origin)
 	m.Time = c.time()
 	if flags&flagExpires != 0 {
 		m.Expires = c.time()
@@ -237,6 +233,17 @@ type cursor struct {
 	b   []byte
 	at  int
 	err error
+}
+
+// noteAndOrigin reads what stands between a body's marks and its time.
+func (c *cursor) noteAndOrigin(body []byte) (note, origin []byte) {
+	if body[0] == recordNoted || body[0] == recordImported && body[1]&flagNote != 0 {
+		note = c.bytes()
+	}
+	if body[0] == recordImported {
+		origin = c.bytes()
+	}
+	return note, origin
 }
 
 var zeros [8]byte

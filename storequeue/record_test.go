@@ -43,6 +43,10 @@ func TestRecordRoundTrip(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, m) {
 			t.Errorf("%s: got %+v, %v\nwant %+v", name, got, err, m)
 		}
+		head, topic, err := readHead(body)
+		if err != nil || !head.at.Equal(m.Time) || !head.expires.Equal(m.Expires) || topic != m.Topic {
+			t.Errorf("%s: its head is %+v %q, %v", name, head, topic, err)
+		}
 		clear(rec)
 		if !reflect.DeepEqual(got, m) {
 			t.Errorf("%s: the message shares bytes with the record", name)

@@ -180,9 +180,7 @@ func readHead(body []byte) (h headOf, topic string, err error) {
 	for n := c.uvarint(); n > 0 && c.err == nil; n-- {
 		c.mark()
 	}
-	if body[0] == recordNoted {
-		c.bytes()
-	}
+	c.noteAndOrigin(body)
 	h.at = c.time()
 	if body[1]&flagExpires != 0 {
 		h.expires = c.time()
