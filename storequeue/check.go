@@ -99,7 +99,7 @@ func (q *Queue) Check() error {
 		if s.first < next {
 			return fmt.Errorf("segment %s starts at %d, inside the one before it", s.path, s.first)
 		}
-		if err := s.check(last[i]); err != nil && !q.unlinked(s) {
+		if _, err := s.check(last[i]); err != nil && !q.unlinked(s) {
 			return err
 		}
 		next = last[i] + 1
@@ -108,16 +108,15 @@ func (q *Queue) Check() error {
 }
 
 // check verifies each record up to last, that none is missing between them
-// unless the segment is sparse,
-// and bbolt's own structure.
-func (s *segment) check(last uint64) error {
-	err := s.use(func(db *bbolt.DB) error {
+// unless the segment is sparse, and bbolt's own structure. It counts them.
+func (s *segment) check(last uint64) (n uint64, err error) {
+	err = s.use(func(db *bbolt.DB) error {
 		tx, err := db.Begin(!db.IsReadOnly())
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback()
-		err = s.checkRecords(tx.Bucket(bucketRecords), last)
+		n, err = s.checkRecords(tx.Bucket(bucketRecords), last)
 		for e := range tx.Check() { // to its end: it runs beside us
 			if err == nil {
 				err = e
@@ -126,14 +125,14 @@ func (s *segment) check(last uint64) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("check segment %s: %w", s.path, err)
+		return 0, fmt.Errorf("check segment %s: %w", s.path, err)
 	}
-	return nil
+	return n, nil
 }
 
-func (s *segment) checkRecords(records *bbolt.Bucket, last uint64) error {
+func (s *segment) checkRecords(records *bbolt.Bucket, last uint64) (n uint64, err error) {
 	want := s.first
-	err := s.scan(records, s.first, func(seq uint64, body []byte) (bool, error) {
+	err = s.scan(records, s.first, func(seq uint64, body []byte) (bool, error) {
 		if seq > last {
 			return false, nil // committed since last was read
 		}
@@ -141,13 +140,14 @@ func (s *segment) checkRecords(records *bbolt.Bucket, last uint64) error {
 			return false, fmt.Errorf("is where %d was expected", want)
 		}
 		want = seq + 1
+		n++
 		_, err := decodeBody(body, &Message{})
 		return true, err
 	})
 	if err == nil && want != last+1 && (!s.sparse.Load() || want > last) {
 		err = fmt.Errorf("ends at %d, not at %d", want-1, last)
 	}
-	return err
+	return n, err
 }
 
 // unlinked reports whether a segment went while it was looked at.

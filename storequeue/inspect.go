@@ -48,12 +48,9 @@ func (q *Queue) CheckSegment(from uint64) (c SegmentCheck, ok bool) {
 		return c, false
 	}
 	c.Name = filepath.Base(s.path)
-	c.Err = s.check(last)
+	c.Records, c.Err = s.check(last)
 	if c.Err != nil && q.unlinked(s) {
 		c.Err = nil
-	}
-	if c.Err == nil && last >= s.first {
-		c.Records = last - s.first + 1
 	}
 	if c.Err == nil && c.Next == 0 {
 		c.Err = q.checkReaders()

@@ -113,6 +113,14 @@ func checkKept(t *testing.T, q *Queue, end uint64, keep func(uint64) bool) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%d messages came, not %d", len(got), len(want))
 	}
+	checked := uint64(0)
+	for from, more := uint64(0), true; more; {
+		c, ok := q.CheckSegment(from)
+		checked, from, more = checked+c.Records, c.Next, ok && c.Next > 0
+	}
+	if checked != uint64(len(want)) {
+		t.Errorf("%d messages were checked, not %d", checked, len(want))
+	}
 }
 
 // lookAt lets the walker that judges last commits see a segment.
