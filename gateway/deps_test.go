@@ -110,6 +110,8 @@ var edges = []edge{
 	{"cmd/headgate", "gateway/mqtt", "the packets of pub and sub"},
 	{"cmd/headgate", "gateway/pki", "headgate cert"},
 	{"cmd/headgate", "northbound", "headgate verify"},
+	{"cmd/headgate", "southbound", "headgate modbus"},
+	{"cmd/headgate", "southbound/modbus", "headgate modbus"},
 	{"cmd/headgate", "southbound/modbus/simulator", "headgate simulate"},
 	{"cmd/headgate", "github.com/spf13/cobra", "verbs and flags"},
 	{"cmd/headgate", "golang.org/x/term", "passwords without echo"},

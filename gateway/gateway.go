@@ -288,7 +288,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		group.Go(func() error { return g.commands.run(ctx) })
 	}
 	socket := admin.Server{
-		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Clients: g.clients, Queue: &backlog{g: g, source: "gateway"}, Latency: &g.latency, Reload: g.Reload, Ready: g.ready, Logger: g.log,
+		Socket: filepath.Join(g.runtime, socketName), Address: g.cfg.Admin.Address, Status: g.Status, Clients: g.clients, Queue: &backlog{g: g, source: "gateway"}, Latency: &g.latency, Trace: g.trace, Reload: g.Reload, Ready: g.ready, Logger: g.log,
 	}
 	group.Go(func() error { return socket.Run(ctx) })
 	group.Go(func() error { return g.announce(ctx) })

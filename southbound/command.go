@@ -88,6 +88,13 @@ func (d *Device) Write(ctx context.Context, cmd Command, sending func(old any) e
 	return w.verify(ctx, err)
 }
 
+// WriteOnce is Device.Write for a session that has no Device.
+func WriteOnce(ctx context.Context, s Session, cmd Command, limits Writable) Outcome {
+	d := &Device{Writable: func(string) (Writable, bool) { return limits, true }}
+	d.setCurrent(s)
+	return d.Write(ctx, cmd, func(any) error { return nil })
+}
+
 // A writing is one command on its way.
 type writing struct {
 	device   *Device

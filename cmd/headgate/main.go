@@ -88,7 +88,7 @@ func root() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())}
 	})
 	cmd.AddCommand(runCommand(), initCommand(), checkCommand(), demoCommand(), reloadCommand(), statusCommand(),
-		pubCommand(), subCommand(), userCommand(), certCommand(), accessCommand(), routeCommand(), simulateCommand(), queueCommand(), verifyCommand(), versionCommand(), hashCommand())
+		pubCommand(), subCommand(), userCommand(), certCommand(), accessCommand(), routeCommand(), simulateCommand(), modbusCommand(), queueCommand(), verifyCommand(), versionCommand(), hashCommand())
 	return cmd
 }
 

@@ -50,7 +50,16 @@ func askWith(ctx context.Context, socket, method, path string, body io.Reader) (
 	if body != nil {
 		timeout = longPatience
 	}
-	client := http.Client{
+	client := newClient(socket, timeout)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	return do(client, req, socket)
+}
+
+func newClient(socket string, timeout time.Duration) *http.Client {
+	return &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -59,10 +68,9 @@ func askWith(ctx context.Context, socket, method, path string, body io.Reader) (
 			DisableKeepAlives: true,
 		},
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+path, body)
-	if err != nil {
-		return nil, err
-	}
+}
+
+func do(client *http.Client, req *http.Request, socket string) (*http.Response, error) {
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):

@@ -22,9 +22,12 @@ type Server struct {
 	Clients func() []Client // by client id
 	Queue   Queue           // nil: nothing can be asked about it
 	Latency *Latency
-	Reload  func(by string, dry bool) (Reload, error) // its error has every problem
-	Ready   func() error                              // nil: listeners are up and the queue takes messages
-	Logger  *slog.Logger
+	// Trace hands frames of a bus to send until ctx ends, and calls begun
+	// before. Its error may wrap ErrNoBus. Nil: there is no such question.
+	Trace  func(ctx context.Context, of string, begun func() error, send func(Frame) error) error
+	Reload func(by string, dry bool) (Reload, error) // its error has every problem
+	Ready  func() error                              // nil: listeners are up and the queue takes messages
+	Logger *slog.Logger
 }
 
 // Run serves until ctx ends. A socket left by a process that died is replaced;
@@ -106,6 +109,9 @@ func (s *Server) routes() *http.ServeMux {
 		json.NewEncoder(w).Encode(s.Clients())
 	})
 	mux.HandleFunc("POST /v1/reload", s.reload)
+	if s.Trace != nil {
+		mux.HandleFunc("GET /v1/trace", s.trace)
+	}
 	if s.Queue != nil {
 		s.queueRoutes(mux)
 	}

@@ -68,6 +68,7 @@ type Bus struct {
 	debtSince time.Time
 
 	counters counters
+	watchers watchers
 }
 
 type counters struct {

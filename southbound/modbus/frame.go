@@ -80,6 +80,12 @@ func (rtu) cut(in []byte, request frame) (frame, int, error) {
 	size := minRTU
 	switch function := in[1]; {
 	case function&exceptionFlag != 0:
+	case function == identify:
+		n := identitySize(in[1:])
+		if n == 0 {
+			return frame{}, 0, nil
+		}
+		size = 1 + n + 2
 	case in[0] == request.unit && function == request.pdu[0]:
 		size = 1 + answerSize(request.pdu) + 2
 	case function >= readCoils && function <= readInputs:

@@ -143,6 +143,7 @@ func (l *line) exchange(ctx context.Context, r frame) ([]byte, error) {
 		return nil, err
 	}
 	l.sent = true
+	l.bus.watchers.see(r, true, nil)
 	if _, err := l.stream.conn.Write(adu); err != nil {
 		l.owe(r.unit, deadline)
 		l.drop() // part of a request may be out
@@ -244,7 +245,11 @@ func (l *line) next(in []byte, r frame, echo *[]byte) (n int, answer []byte, err
 	}
 	t := l.endpoint.transport
 	f, n, err := t.framing.cut(in, r)
+	if err != nil {
+		l.bus.watchers.see(frame{pdu: in}, false, err)
+	}
 	if err == nil && n > 0 {
+		l.bus.watchers.see(f, false, nil)
 		var late bool
 		if late, err = l.late(f, r); late {
 			l.bus.counters.late.Add(1)

@@ -30,6 +30,9 @@ func answerSize(request []byte) int {
 	if n := writtenSize(request[0]); n > 0 {
 		return n
 	}
+	if request[0] == identify { // at most
+		return maxPDU
+	}
 	quantity := int(binary.BigEndian.Uint16(request[3:]))
 	switch request[0] {
 	case readCoils, readDiscretes:
@@ -54,7 +57,7 @@ func writtenSize(function byte) int {
 // verify holds an answer against its request. It leaves nothing to the codec,
 // which takes any other function for an exception.
 func verify(request, answer []byte) error {
-	if len(request) < 5 || len(answer) < 2 {
+	if len(request) < 4 || len(answer) < 2 {
 		return badFrame("%d bytes", len(answer))
 	}
 	function, want := answer[0], request[0]
@@ -66,6 +69,12 @@ func verify(request, answer []byte) error {
 	}
 	if function != want {
 		return badFrame("function %d for %d", function, want)
+	}
+	if want == identify {
+		if len(answer) != identitySize(answer) {
+			return badFrame("an identity of %d bytes", len(answer))
+		}
+		return nil
 	}
 	size := answerSize(request)
 	if writtenSize(want) > 0 {

@@ -51,11 +51,13 @@ func putMBAP(m message) []byte {
 }
 
 func takeRTU(in []byte) (message, int) {
-	if len(in) < 8 {
+	if len(in) < 7 {
 		return message{}, 0
 	}
 	size := 8
 	switch in[1] {
+	case 43:
+		size = 7
 	case 15, 16:
 		size = 9 + int(in[6])
 	case 22:

@@ -22,6 +22,9 @@ func (s *Simulator) answer(unit byte, request []byte) []byte {
 }
 
 func (s *Simulator) serve(unit byte, request []byte) ([]byte, error) {
+	if len(request) == 4 && request[0] == 43 {
+		return s.serveIdentity(unit, request)
+	}
 	if len(request) < 5 {
 		return nil, illegalFunction
 	}
@@ -47,6 +50,21 @@ func (s *Simulator) serve(unit byte, request []byte) ([]byte, error) {
 		return s.serveMask(unit, request)
 	}
 	return nil, illegalFunction
+}
+
+// serveIdentity answers function 43, 14: maker, product and version.
+func (s *Simulator) serveIdentity(unit byte, request []byte) ([]byte, error) {
+	if s.cfg.Read != nil || request[1] != 14 {
+		return nil, illegalFunction
+	}
+	if !s.has(unit) {
+		return nil, noSuchUnit
+	}
+	out := []byte{43, 14, 1, 1, 0, 0, 3}
+	for i, text := range []string{"Headgate", Devices()[unit-1].ID, "1.0"} {
+		out = append(append(out, byte(i), byte(len(text))), text...)
+	}
+	return out, nil
 }
 
 // serveMask changes some bits of a register: those of the first mask stay, those
