@@ -60,7 +60,7 @@ func (b *Bus) Probe(ctx context.Context, unit byte, a Address) (f Found, err err
 const identify = 43 // encapsulated interface transport (Modbus Application Protocol 6.21)
 
 func (b *Bus) identify(ctx context.Context, unit byte) (string, error) {
-	l, err := b.acquire(ctx, unit)
+	l, err := b.take(ctx, &turn{rank: toScan, unit: int(unit)})
 	if err != nil {
 		return "", err
 	}
