@@ -79,7 +79,7 @@ func median(v []float64) float64 {
 }
 
 // startBridge starts a local mosquitto that bridges plant/# to the cloud.
-func startBridge(t testing.TB, c *cloud, more string) int {
+func startBridge(t testing.TB, c *cloud, more string, ofBridge ...string) int {
 	t.Helper()
 	port := freePort(t)
 	conf := filepath.Join(t.TempDir(), "bridge.conf")
@@ -97,7 +97,8 @@ bridge_protocol_version mqttv50
 cleansession false
 notifications false
 topic plant/# out 1 "" sites/site-1/
-`, port, c.port, c.dir, more)
+%[5]s
+`, port, c.port, c.dir, more, strings.Join(ofBridge, "\n"))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -143,12 +143,11 @@ func TestNeitherSideStarves(t *testing.T) {
 		cfg := liveConfig(src, 1)
 		cfg.InFlight = 1000
 		_, stop := start(t, cfg, src.Reader, c)
-		defer stop()
 		for range 1000 {
 			time.Sleep(10 * time.Millisecond)
 			src.put(t, storequeue.Message{Topic: "plant/1", Payload: fmt.Append(nil, time.Now().UnixMilli())})
 		}
-		synctest.Wait()
+		stop()
 		if late > 2*time.Second || fresh < 900 || replayed < 800 {
 			t.Errorf("in 10 s %d new ones came, the latest after %v, and %d that had waited", fresh, late, replayed)
 		}
