@@ -2,6 +2,8 @@ package gateway_test
 
 import (
 	"context"
+	"crypto/tls"
+	wire "encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,42 +26,57 @@ const (
 	benchPayload    = 100
 )
 
+// An entrance is where publishers of the comparison go in.
+type entrance struct {
+	port  int
+	tls   *tls.Config
+	topic string // of one publisher, before its number
+}
+
 // contenders carry the same load to the same cloud. mosquitto may queue without
 // bound in each, or it would drop what it acknowledged.
 var contenders = []struct {
 	name, what string
-	start      func(testing.TB, *cloud) int // returns the port to publish to
+	start      func(testing.TB, *cloud) entrance
 }{
-	{"headgate", "acknowledged after fsync", func(t testing.TB, c *cloud) int {
+	{"headgate", "acknowledged after fsync", func(t testing.TB, c *cloud) entrance {
 		s := newSite(t, c, "")
 		startGateway(t, s.config)
-		return s.plain
+		house := cloud{dir: filepath.Join(s.dir, "pki")}
+		return entrance{s.port, house.tls(t, "press-1"), "plant/press-1/p"}
 	}},
-	{"mosquitto", "acknowledged from memory, its default of 20 in flight to the cloud", func(t testing.TB, c *cloud) int {
-		return startBridge(t, c, "")
+	{"mosquitto", "acknowledged from memory, its default of 20 in flight to the cloud", func(t testing.TB, c *cloud) entrance {
+		return bridgeEntrance(t, c, "")
 	}},
-	{"mosquitto-1000", "acknowledged from memory, 1,000 in flight to the cloud", func(t testing.TB, c *cloud) int {
-		return startBridge(t, c, "max_inflight_messages 1000")
+	{"mosquitto-1000", "acknowledged from memory, 1,000 in flight to the cloud", func(t testing.TB, c *cloud) entrance {
+		return bridgeEntrance(t, c, "max_inflight_messages 1000")
+	}},
+	{"direct", "the same publishers at the cloud itself", func(t testing.TB, c *cloud) entrance {
+		return entrance{c.port, c.tls(t, "watcher"), "sites/site-1/plant/p"}
 	}},
 }
 
 // BenchmarkToTheCloud is messages a second from a publisher's acknowledgement
 // to a subscriber at the cloud: Headgate, which acknowledges what is on disk,
-// beside mosquitto's bridge, which acknowledges what is in memory. All speak
-// mutual TLS to the cloud. Run it with -benchtime 1x.
+// beside mosquitto's bridge, which acknowledges what is in memory, and beside no
+// gateway at all. All hops have mutual TLS. Then what a message takes at a steady
+// rate. Run it with -benchtime 1x; with PROVE=1 it fails where a bound is not held.
 func BenchmarkToTheCloud(b *testing.B) {
-	rates := map[string][]float64{}
+	rates, late := map[string][]float64{}, map[string][]float64{}
 	for range 5 {
 		for _, c := range contenders {
 			b.Run(c.name, func(b *testing.B) {
 				cloud := newCloud(b, "")
 				cloud.start(b)
-				port := c.start(b, cloud)
+				in := c.start(b, cloud)
 				for b.Loop() {
-					rate := throughput(b, cloud, port)
+					rate := throughput(b, cloud, in)
 					rates[c.name] = append(rates[c.name], rate)
 					b.ReportMetric(rate, "msg/s")
 				}
+				p99 := steady(b, cloud, in)
+				late[c.name] = append(late[c.name], p99.Seconds()*1000)
+				b.ReportMetric(p99.Seconds()*1000, "ms-p99")
 			})
 		}
 	}
@@ -67,8 +84,24 @@ func BenchmarkToTheCloud(b *testing.B) {
 	ours := median(rates["headgate"])
 	for _, c := range contenders {
 		rate := median(rates[c.name])
-		fmt.Printf("  %-15s %8.0f msg/s   headgate is %5.2f times that   (%s)\n", c.name, rate, ours/rate, c.what)
+		fmt.Printf("  %-15s %8.0f msg/s   headgate is %5.2f times that   p99 at %d/s %6.1f ms   (%s)\n",
+			c.name, rate, ours/rate, steadyRate, median(late[c.name]), c.what)
 	}
+	if os.Getenv("PROVE") != "" && (ours < 3*median(rates["mosquitto"]) || ours < median(rates["direct"])/2 || median(late["headgate"]) > 50) {
+		b.Error("a bound is not held")
+	}
+}
+
+// bridgeEntrance is a bridge that takes publishers over mutual TLS.
+func bridgeEntrance(t testing.TB, c *cloud, more string) entrance {
+	port := freePort(t)
+	startBridge(t, c, fmt.Sprintf(`%s
+listener %d 127.0.0.1
+cafile %[3]s/ca.crt
+certfile %[3]s/broker.crt
+keyfile %[3]s/broker.key
+require_certificate true`, more, port, c.dir))
+	return entrance{port, c.tls(t, "watcher"), "plant/p"}
 }
 
 func median(v []float64) float64 {
@@ -106,21 +139,30 @@ topic plant/# out 1 "" sites/site-1/
 	return port
 }
 
+// publisher is the i-th of those that go in there.
+func (e *entrance) publisher(t testing.TB, i int) (cl *client.Client, topic string) {
+	t.Helper()
+	return dial(t, client.Options{
+		Address: fmt.Sprintf("127.0.0.1:%d", e.port), TLS: e.tls, ClientID: fmt.Sprint("p", i), CleanStart: true, Version: mqtt.V5,
+	}), fmt.Sprint(e.topic, i)
+}
+
 // throughput publishes and waits until all of it is at the cloud.
-func throughput(t testing.TB, cloud *cloud, port int) float64 {
+func throughput(t testing.TB, cloud *cloud, in entrance) float64 {
 	t.Helper()
 	var got atomic.Int64
 	all := make(chan struct{})
-	cloud.watch(t, func(m *client.Message) {
+	defer cloud.watch(t, func(m *client.Message) {
 		if strings.Contains(m.Topic, "/plant/") && got.Add(1) == benchMessages {
 			close(all)
 		}
-	})
+	}).Disconnect()
 	began := time.Now()
 	var publishers sync.WaitGroup
 	for i := range benchPublishers {
-		cl := dial(t, client.Options{Address: fmt.Sprintf("127.0.0.1:%d", port), ClientID: fmt.Sprint("p", i), CleanStart: true, Version: mqtt.V5})
-		publishers.Go(func() { pump(t, cl, fmt.Sprintf("plant/p%d", i), benchMessages/benchPublishers) })
+		cl, topic := in.publisher(t, i)
+		defer cl.Disconnect()
+		publishers.Go(func() { pump(t, cl, topic, benchMessages/benchPublishers) })
 	}
 	publishers.Wait()
 	select {
@@ -129,6 +171,61 @@ func throughput(t testing.TB, cloud *cloud, port int) float64 {
 		t.Fatalf("only %d of %d messages arrived", got.Load(), benchMessages)
 	}
 	return benchMessages / time.Since(began).Seconds()
+}
+
+const (
+	steadyRate = 5000 // messages a second
+	steadyFor  = 5 * time.Second
+)
+
+// steady publishes at a steady rate and returns the p99 from publishing a message
+// until it is with a subscriber at the cloud.
+func steady(t testing.TB, cloud *cloud, in entrance) time.Duration {
+	t.Helper()
+	const each = steadyRate / benchPublishers / 100 // messages of one publisher in 10 ms
+	const want = each * benchPublishers * 100 * int(steadyFor/time.Second)
+	late := make([]time.Duration, 0, want)
+	all := make(chan struct{})
+	defer cloud.watch(t, func(m *client.Message) {
+		if len(m.Payload) != benchPayload || !strings.Contains(m.Topic, "/plant/") || len(late) == want {
+			return
+		}
+		sent := wire.BigEndian.Uint64(m.Payload)
+		if sent == 0 { // of the throughput: the session hears it again
+			return
+		}
+		if late = append(late, time.Since(time.Unix(0, int64(sent)))); len(late) == want {
+			close(all)
+		}
+	}).Disconnect()
+	var publishers sync.WaitGroup
+	for i := range benchPublishers {
+		cl, topic := in.publisher(t, i)
+		defer cl.Disconnect()
+		publishers.Go(func() {
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for n := 0; n < want/benchPublishers; <-tick.C {
+				for range each {
+					payload := wire.BigEndian.AppendUint64(make([]byte, 0, benchPayload), uint64(time.Now().UnixNano()))
+					cl.PublishAsync(client.Message{Topic: topic, Payload: payload[:benchPayload], QoS: 1}, func(err error) {
+						if err != nil {
+							t.Errorf("publish: %v", err)
+						}
+					})
+					n++
+				}
+			}
+		})
+	}
+	publishers.Wait()
+	select {
+	case <-all:
+	case <-time.After(time.Minute):
+		t.Fatalf("only %d of %d messages arrived", len(late), want)
+	}
+	slices.Sort(late)
+	return late[len(late)*99/100]
 }
 
 // pump publishes n messages with benchInFlight unacknowledged.
