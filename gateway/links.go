@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/broker"
@@ -27,7 +28,10 @@ type link struct {
 	renewer  *enrol.Renewer // nil: renewed by hand
 
 	quarantine *storequeue.Reader
+	came       *storequeue.Reader // of notes: what came at QoS 2; it has nothing to read in it
 }
+
+const cameReader = "came/"
 
 func (g *Gateway) openLinks() error {
 	if err := g.makeLinks(); err != nil {
@@ -52,8 +56,12 @@ func (g *Gateway) makeLinks() error {
 		if err != nil {
 			return fmt.Errorf("link %s: %w", cfg.Name, err)
 		}
+		came, err := g.queue.Reader(cameReader + cfg.Name)
+		if err != nil {
+			return fmt.Errorf("link %s: %w", cfg.Name, err)
+		}
 		l := &link{
-			name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, quarantine: quarantine,
+			name: cfg.Name, identity: access.Identity{Name: "link:" + cfg.Name}, lanes: lanes, quarantine: quarantine, came: came,
 			tls: g.credentials(cfg), renewer: g.renewer(cfg),
 		}
 		if l.Link, err = northbound.NewLink(g.linkConfig(cfg, l), sources(lanes.ordered(g.cfg.Queue))...); err != nil {
@@ -73,10 +81,11 @@ func (g *Gateway) forgetLinks() error {
 	}
 	for _, r := range g.queue.Stats().Readers {
 		name, _, isLink := splitReader(r.Name, g.cfg.Queue)
-		if !isLink || configured[name] {
+		from, hasCome := strings.CutPrefix(r.Name, cameReader)
+		if !isLink && !hasCome || configured[name] || configured[from] {
 			continue
 		}
-		if r.Waiting > 0 {
+		if isLink && r.Waiting > 0 {
 			g.log.Warn("messages wait for a link that is not configured: they are kept; give the link its name back to deliver them",
 				"link", name, "messages", r.Waiting)
 			continue
@@ -104,6 +113,7 @@ func (g *Gateway) linkConfig(cfg config.Link, l *link) northbound.Config {
 		Handle:  func(ctx context.Context, m storequeue.Message) error { return g.receive(ctx, l, m) },
 		Dropped: func(m storequeue.Message, why northbound.Drop, _ byte) { g.dropped(l, m, why) },
 		State:   g.queue,
+		Notes:   l.came,
 		TLS:     l.tls.Config,
 		Logger:  g.log,
 	}
@@ -151,6 +161,9 @@ func (g *Gateway) outbound(m *storequeue.Message) {
 // rule allows is refused for good: asking the cloud to send it again would not
 // change that.
 func (g *Gateway) receive(ctx context.Context, l *link, m storequeue.Message) error {
+	if m.QoS == 2 { // whether it is stored must be known when it comes again
+		ctx = context.WithoutCancel(ctx)
+	}
 	err := g.broker.Publish(ctx, l.identity, m)
 	if errors.Is(err, broker.ErrRetain) { // logged by the broker; waiting for room would hold up all that comes behind
 		m.Retain = false

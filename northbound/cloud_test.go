@@ -26,12 +26,14 @@ type cloud struct {
 	// cut says whether to drop the line at a step; n counts its kind of step from 1.
 	cut func(at step, n int) bool
 	// hello, if set, runs after CONNACK.
-	hello  func(c *cloudConn)
-	down   bool        // refuses to be dialled
-	alive  func() bool // whoever dials; nil: yes
-	older  bool        // speaks MQTT 3.1.1 only
-	silent atomic.Bool // reads, and says nothing
-	early  bool        // a QoS 2 message is delivered at PUBLISH, not at PUBREL: the standard allows both
+	hello func(c *cloudConn)
+	// sends at QoS 2, if set
+	commander *commander
+	down      bool        // refuses to be dialled
+	alive     func() bool // whoever dials; nil: yes
+	older     bool        // speaks MQTT 3.1.1 only
+	silent    atomic.Bool // reads, and says nothing
+	early     bool        // a QoS 2 message is delivered at PUBLISH, not at PUBREL: the standard allows both
 
 	mu       sync.Mutex // covers the fields below
 	steps    map[step]int
@@ -160,6 +162,16 @@ func (c *cloudConn) packet() bool {
 		c.mu.Lock()
 		c.pubacks = append(c.pubacks, p.PacketID)
 		c.mu.Unlock()
+	case *packets.Pubrec:
+		if c.at(atPubrecIn) {
+			return false
+		}
+		c.commander.pubrec(c, p.PacketID)
+	case *packets.Pubcomp:
+		if c.at(atPubcompIn) {
+			return false
+		}
+		c.commander.pubcomp(c, p.PacketID)
 	case *packets.Pingreq:
 		c.send(packets.NewControlPacket(packets.PINGRESP))
 	case *packets.Disconnect:

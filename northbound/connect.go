@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/eclipse/paho.golang/packets"
@@ -64,15 +65,13 @@ func (l *Link) visit(ctx context.Context, server string) (up time.Duration, err 
 	defer context.AfterFunc(ctx, func() { // frees a write that the network does not take
 		time.AfterFunc(drainTime+politeClose, func() { c.conn.raw.Close() })
 	})()
-	releasing := make(chan struct{})
-	go func() { // ends with life
-		defer close(releasing)
-		l.release(life, c)
-	}()
+	var answering sync.WaitGroup
+	answering.Go(func() { l.release(life, c) })   // ends with life
+	answering.Go(func() { l.discharge(life, c) }) // ends with life
 	err = l.serve(ctx, life, server, c)
 	c.conn.Close()
 	fail(errStopped)
-	<-releasing
+	answering.Wait()
 	<-c.client.Done() // its goroutines end with the connection
 	l.keep(c.window, err)
 	return max(time.Since(start), 1), explain(server, err)
@@ -195,8 +194,14 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 	c.conn.old = l.cfg.Old
 	defer context.AfterFunc(ctx, func() { c.conn.raw.Close() })() // frees a write, which ctx does not
 	s := &session{
-		begin:    func(ack *packets.Connack) *window { return l.begin(c, ack) },
-		answered: l.answered, ledger: l.ledger, fail: fail, lost: life.Done(),
+		begin: func(ack *packets.Connack) (*window, error) {
+			w := l.begin(c, ack)
+			if !l.receivesOnce() {
+				return w, nil
+			}
+			return w, l.persist(ctx, func() error { return l.intake.meet(server, c.present) })
+		},
+		answered: l.answered, ledger: l.ledger, intake: l.intake, fail: fail, lost: life.Done(),
 		requests: map[uint16]chan<- packets.ControlPacket{},
 	}
 	started := make(chan struct{}) // closed once paho has started all its goroutines
@@ -234,6 +239,11 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 		return nil, &connackError{ack.ReasonCode, ack.Properties.ReasonString, l.cfg.ClientID}
 	}
 	return c, err
+}
+
+// receivesOnce reports whether messages may come at QoS 2, now or from before.
+func (l *Link) receivesOnce() bool {
+	return len(l.intake.kept) > 0 || slices.ContainsFunc(l.routes.Load().receive, func(r Route) bool { return r.QoS > 1 })
 }
 
 func (l *Link) writeTimeout() time.Duration { return l.cfg.KeepAlive * 3 / 2 }
@@ -337,7 +347,7 @@ func (l *Link) subscribe(ctx context.Context, c *connection) error {
 		for _, f := range r.Topics {
 			shared := strings.HasPrefix(f, "$share/")
 			subs = append(subs, paho.SubscribeOptions{
-				Topic: f, QoS: r.qos(),
+				Topic: f, QoS: r.sendQoS(),
 				NoLocal:           !shared, // [MQTT-3.8.3-4]
 				RetainAsPublished: r.Retain == RetainKeep,
 				RetainHandling:    handling,

@@ -41,8 +41,12 @@ var packetPlaces = []place{
 	third(packet("PUBREC", homeward, 0x50, 0xf0, "")),
 	third(packet("PUBREL", cloudward, 0x60, 0xf0, "")),
 	third(packet("PUBCOMP", homeward, 0x70, 0xf0, "")),
-	first(packet("PUBLISH in", homeward, 0x30, 0xf0, "cmd")),
+	first(packet("PUBLISH QoS 1 in", homeward, 0x32, 0xf6, "cmd")),
 	first(packet("PUBACK out", cloudward, 0x40, 0xf0, "")),
+	first(packet("PUBLISH QoS 2 in", homeward, 0x34, 0xf6, "cmd")),
+	first(packet("PUBREC out", cloudward, 0x50, 0xf0, "")),
+	first(packet("PUBREL in", homeward, 0x60, 0xf0, "")),
+	first(packet("PUBCOMP out", cloudward, 0x70, 0xf0, "")),
 	first(packet("PINGREQ", cloudward, 0xc0, 0xf0, "")),
 	first(packet("PINGRESP", homeward, 0xd0, 0xf0, "")),
 	packet("DISCONNECT", cloudward, 0xe0, 0xf0, ""),
@@ -153,7 +157,7 @@ func cutConfig(name string) Config {
 		{Topics: []string{"plant/one", "hg/#"}, QoS: 1, Prefix: prefix},
 		{Topics: []string{"plant/two"}, QoS: 2, Prefix: prefix},
 	}
-	cfg.Receive = []Route{{Topics: []string{prefix + "cmd/#"}, QoS: 1, Strip: prefix}}
+	cfg.Receive = []Route{{Topics: []string{prefix + "cmd/#"}, QoS: 2, Strip: prefix}}
 	return cfg
 }
 
@@ -194,14 +198,21 @@ func (c *cutCase) run(t *testing.T, cfg Config) {
 // start brings the link up until end.
 func (c *cutCase) start(t *testing.T, cfg Config) (*Link, *checkedSource) {
 	c.id, c.commands = cfg.ClientID, map[string]int{}
+	src := newSource(t, nil)
 	cfg.Handle = func(_ context.Context, m storequeue.Message) error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.commands[string(m.Payload)]++
-		return nil
+		if m.QoS < 2 {
+			return nil
+		}
+		return src.queue.Append(context.Background(), m)
 	}
-	src := newSource(t, nil)
-	cfg.State = src.queue
+	notes, err := src.queue.Reader("came/cloud")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.State, cfg.Notes = src.queue, notes
 	l, err := NewLink(cfg, src)
 	if err != nil {
 		t.Fatal(err)
@@ -223,6 +234,11 @@ func (c *cutCase) end(t *testing.T, l *Link) {
 	if err := <-c.ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
+	for round := range rounds() {
+		if n := c.commands[fmt.Sprint("once ", round)]; n != 1 {
+			t.Errorf("a command at QoS 2 came %d times", n)
+		}
+	}
 	c.heard.judge(t, l, 20*rounds())
 }
 
@@ -231,7 +247,8 @@ func (c *cutCase) feed(t *testing.T, src *checkedSource, round int) {
 	for i := range 20 {
 		src.put(t, storequeue.Message{Topic: [...]string{"plant/one", "plant/two"}[i%2], Payload: fmt.Append(nil, round, i)})
 	}
-	c.heard.command(t, c.id, fmt.Sprint("command ", round))
+	c.heard.command(t, c.id, fmt.Sprint("command ", round), 1)
+	c.heard.command(t, c.id, fmt.Sprint("once ", round), 2)
 }
 
 func (c *cutCase) wantBack(t *testing.T, l *Link, reconnects uint64) {
@@ -248,10 +265,10 @@ func (c *cutCase) wantBack(t *testing.T, l *Link, reconnects uint64) {
 
 func (c *cutCase) wantAll(t *testing.T, src *checkedSource, round int) {
 	soon(t, "all acknowledged", func() bool { return src.Waiting() == 0 })
-	soon(t, "the command", func() bool {
+	soon(t, "the commands", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.commands[fmt.Sprint("command ", round)] > 0
+		return c.commands[fmt.Sprint("command ", round)] > 0 && c.commands[fmt.Sprint("once ", round)] > 0
 	})
 }
 
@@ -309,9 +326,9 @@ func listenOn(t *testing.T, nc net.Conn) *listener {
 	return l
 }
 
-func (l *listener) command(t *testing.T, id, text string) {
+func (l *listener) command(t *testing.T, id, text string, qos byte) {
 	t.Helper()
-	_, err := l.client.Publish(context.WithoutCancel(t.Context()), &paho.Publish{Topic: "case/" + id + "/cmd/do", QoS: 1, Payload: []byte(text)})
+	_, err := l.client.Publish(context.WithoutCancel(t.Context()), &paho.Publish{Topic: "case/" + id + "/cmd/do", QoS: qos, Payload: []byte(text)})
 	if err != nil {
 		t.Fatal(err)
 	}

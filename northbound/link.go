@@ -89,6 +89,9 @@ type Config struct {
 	// State keeps what exactly once needs; without it, QoS 2 is that only as long as
 	// the process lives.
 	State State
+	// Notes, if set together with State, keep what exactly once needs for what comes
+	// in: Handle must store m with the mark and the Note it has, whatever becomes of ctx.
+	Notes Notes
 	// TLS is asked at every connect, so that renewed certificates are used.
 	TLS func(serverName string) (*tls.Config, error)
 
@@ -124,6 +127,7 @@ type Link struct {
 	stale   map[string]bool // filters that are subscribed to no more, as long as the cloud does not know
 
 	ledger    *ledger
+	intake    *intake
 	capped    bool    // a server takes less than a route asks for, and that was said
 	better    int     // the server that a probe has reached; set by replaced
 	probe     backoff // between probes; used by replaced, and between connections
@@ -172,6 +176,9 @@ func NewLink(cfg Config, lanes ...Source) (*Link, error) {
 	l.probe.most = maxProbe
 	var err error
 	if l.ledger, err = newLedger(cfg.State, cfg.Name); err != nil {
+		return nil, fmt.Errorf("link %s: %w", cfg.Name, err)
+	}
+	if l.intake, err = newIntake(cfg.State, cfg.Notes, cfg.Name); err != nil {
 		return nil, fmt.Errorf("link %s: %w", cfg.Name, err)
 	}
 	return l, nil

@@ -2,6 +2,7 @@ package northbound
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -113,7 +114,10 @@ func (l *living) Ack(seq uint64) {
 }
 
 func (l *living) State(_ string, fn func(string, []byte) error) error {
-	for k, v := range l.state {
+	l.mu.Lock()
+	state := maps.Clone(l.state)
+	l.mu.Unlock()
+	for k, v := range state {
 		if err := fn(k, v); err != nil {
 			return err
 		}
@@ -418,4 +422,17 @@ func TestRefusedAtQoS2(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A server that takes QoS 1 at most gets that.
+func TestMaximumQoS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		most := byte(1)
+		c, _ := trap(t, func(c *cloud, _ *site, _ *Config) { c.connack.Properties.MaximumQOS = &most })
+		for _, p := range c.received() {
+			if p.QoS != most {
+				t.Fatalf("a message at QoS %d", p.QoS)
+			}
+		}
+	})
 }

@@ -18,9 +18,16 @@ func (l *Link) receive(life context.Context, p paho.PublishReceived, fail func(e
 	if life.Err() != nil {
 		return life.Err() // not acknowledged: it comes again
 	}
+	once := p.Packet.QoS == 2
+	if once && l.intake.has(p.Packet.PacketID) {
+		return p.Client.Ack(p.Packet)
+	}
 	m, ok := l.inbound(p.Packet)
 	if !ok {
 		return p.Client.Ack(p.Packet)
+	}
+	if once {
+		l.intake.mark(&m, p.Packet.PacketID)
 	}
 	if err := l.cfg.Handle(life, m); err != nil {
 		err = fmt.Errorf("hand on a message from %s: %w", p.Packet.Topic, err)
@@ -32,6 +39,9 @@ func (l *Link) receive(life context.Context, p paho.PublishReceived, fail func(e
 			fail(err)
 		}
 		return err
+	}
+	if once {
+		l.intake.take(p.Packet.PacketID)
 	}
 	l.again.reset()
 	l.status.received.Add(1)

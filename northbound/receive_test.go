@@ -64,7 +64,7 @@ func TestReceive(t *testing.T) {
 		if st := l.Stats(); st.Received != 2 || st.Looped != 1 || st.Unwanted != 2 {
 			t.Errorf("stats %+v", st)
 		}
-		if s := c.subs; len(s) != 1 || s[0].Topic != "sites/gw/cmd/#" || s[0].QoS != 1 || !s[0].NoLocal || s[0].RetainHandling != 2 {
+		if s := c.subs; len(s) != 1 || s[0].Topic != "sites/gw/cmd/#" || s[0].QoS != 2 || !s[0].NoLocal || s[0].RetainHandling != 2 {
 			t.Errorf("subscribed to %+v", s)
 		}
 	})
@@ -137,4 +137,47 @@ func receiveConfigWith(err error) Config {
 	cfg := receiveConfig()
 	cfg.Handle = func(context.Context, storequeue.Message) error { return err }
 	return cfg
+}
+
+// The gateway dies between the commit of a command and its acknowledgement: it
+// is there, and comes again.
+func TestDeathBeforePuback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		c.connack.SessionPresent = true
+		c.hello = func(cc *cloudConn) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if len(c.pubacks) == 0 {
+				cc.send(command(7, "sites/gw/cmd/a"))
+			}
+		}
+		src := newSource(t, nil)
+		stored := 0
+		for _, dies := range []bool{true, false} {
+			cfg := receiveConfig()
+			cfg.Handle = func(ctx context.Context, m storequeue.Message) error {
+				if err := src.queue.Append(t.Context(), m); err != nil {
+					return err
+				}
+				stored++
+				if dies {
+					<-ctx.Done()
+				}
+				return nil
+			}
+			_, stop := start(t, cfg, src, c)
+			until(t, "stored", func() bool { return stored > 0 })
+			if !dies {
+				until(t, "acknowledged", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return len(c.pubacks) > 0 })
+			}
+			stop()
+			if dies && len(c.pubacks) > 0 {
+				t.Error("acknowledged by somebody dead")
+			}
+		}
+		if stored != 2 {
+			t.Errorf("stored %d times, want 2: at QoS 1 a repeat, and no loss", stored)
+		}
+	})
 }

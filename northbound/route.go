@@ -10,7 +10,7 @@ import (
 // is taken from its front, then Prefix is put there.
 type Route struct {
 	Topics, Except []string
-	QoS            byte // at most; in Receive, 2 counts as 1
+	QoS            byte // at most
 	Retain         Retain
 	Strip, Prefix  string
 }

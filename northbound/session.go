@@ -20,9 +20,10 @@ var errProtocol = errors.New("the server broke the MQTT protocol")
 // in the window, and what was not acknowledged is in the queue. Packet ids of
 // PUBLISH belong to the window; requests get those from firstRequestID on.
 type session struct {
-	begin    func(*packets.Connack) *window
+	begin    func(*packets.Connack) (*window, error)
 	answered func(code byte) // told of each last answer to a message of the window
 	ledger   *ledger
+	intake   *intake
 	fail     func(error)     // ends the connection
 	lost     <-chan struct{} // closed when it ended
 
@@ -39,8 +40,10 @@ const firstRequestID = 65000
 
 // ConAckReceived has nothing to send again, whatever the server remembers.
 func (s *session) ConAckReceived(w io.Writer, _ *packets.Connect, ack *packets.Connack) error {
-	s.conn, s.window = w, s.begin(ack)
-	return nil
+	var err error
+	s.conn = w
+	s.window, err = s.begin(ack)
+	return err
 }
 
 // ConnectionLost releases whoever waits for an answer.
@@ -156,17 +159,15 @@ func (s *session) PacketReceived(p *packets.ControlPacket, in chan<- *packets.Pu
 		case in <- c:
 		case <-s.lost:
 		}
-	case *packets.Pubrel: // of a QoS 2 message that was handed on at its PUBLISH
-		_, err := (&packets.Pubcomp{PacketID: c.PacketID}).WriteTo(s.conn)
-		return err
+	case *packets.Pubrel:
+		s.intake.release(c.PacketID)
 	default:
 		s.reply(p)
 	}
 	return nil
 }
 
-// Ack acknowledges a message that was handed on. Nothing above QoS 1 is
-// subscribed to; a QoS 2 message of an older subscription is treated alike.
+// Ack acknowledges a message that was handed on.
 func (s *session) Ack(p *packets.Publish) error {
 	var err error
 	if p.QoS == 2 {

@@ -164,7 +164,7 @@ type EST struct {
 type Route struct {
 	Topics []string // filters, on the side the message comes from
 	Except []string // filters; empty in Receive
-	QoS    byte     // in Receive 0 or 1
+	QoS    byte     // at most
 	Retain Retain   // Ignore only in Receive
 	Strip  string   // cut off the front, where it is there
 	Prefix string   // then put in front

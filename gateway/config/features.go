@@ -9,13 +9,6 @@ var unavailable = []struct {
 	instead string
 	used    func(*file) []place
 }{
-	{"northbound[].receive[].qos", "receiving with qos 2", "set qos: 1",
-		ofLinks(func(l *fileLink) (all []place) {
-			for _, s := range l.receive.items {
-				all = append(all, when(s.qos.v == 2, s.qos.at)...)
-			}
-			return all
-		})},
 	{"devices[].profile", "profile", "remove it and write groups and tags here",
 		ofDevices(func(d *fileDevice) []place { return when(d.profile.good(), d.profile.at) })},
 }
@@ -25,15 +18,6 @@ func when(used bool, at place) []place {
 		return []place{at}
 	}
 	return nil
-}
-
-func ofLinks(used func(*fileLink) []place) func(*file) []place {
-	return func(f *file) (all []place) {
-		for _, l := range f.northbound.items {
-			all = append(all, used(l)...)
-		}
-		return all
-	}
 }
 
 func ofDevices(used func(*fileDevice) []place) func(*file) []place {

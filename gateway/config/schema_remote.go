@@ -139,7 +139,7 @@ type fileReceive struct {
 func (s *fileReceive) keys() []key {
 	return []key{
 		{name: "topics", into: &s.topics, required: true, doc: "Filters to subscribe to in the cloud. May contain {gateway}."},
-		{name: "qos", into: &s.qos, def: "1", min: "0", max: "2", doc: "QoS of the subscription."},
+		{name: "qos", into: &s.qos, def: "1", min: "0", max: "2", doc: "QoS of the subscription. 2: exactly once, as long as the cloud keeps the session."},
 		{name: "retain", into: &s.retain, def: "ignore", oneOf: []string{"ignore", "clear", "keep"},
 			doc: "What becomes of messages that the cloud has retained. ignore: those from before the subscription are not taken, as a command of yesterday is none. clear: taken once for a session, and not retained here. keep: retained here as there."},
 		{name: "strip", into: &s.strip, doc: "Beginning of the cloud's topic that is cut off. May contain {gateway}."},
