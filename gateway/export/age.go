@@ -42,11 +42,15 @@ type Key struct{ Identities, Passphrase string }
 
 const ageMagic = "age-encryption.org/"
 
-// Unwrap decrypts what is read if it is encrypted. Passphrase is asked for
-// nothing else.
+// Unwrap decrypts what is read. With a key, what is not encrypted is refused:
+// whoever gives a key trusts what it opens, and anybody could have put another
+// file in that one's place.
 func (k Key) Unwrap(r io.Reader) (io.Reader, error) {
 	buffered := bufio.NewReader(r)
 	if start, _ := buffered.Peek(len(ageMagic)); string(start) != ageMagic {
+		if k != (Key{}) {
+			return nil, errors.New("the file is not encrypted, so the key says nothing about who wrote it: if you trust it, import it without one")
+		}
 		return buffered, nil // what it is shows when it is read
 	}
 	var with []age.Identity

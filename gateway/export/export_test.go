@@ -87,6 +87,9 @@ func TestWhole(t *testing.T) {
 			if _, err := read(b, Key{Passphrase: "wrong"}); err == nil {
 				t.Errorf("%s: read with a wrong passphrase", name)
 			}
+			if _, err := read(file(t, 3, Lock{}), tc.key); err == nil {
+				t.Errorf("%s: one that nobody locked is taken for one that the key's owner did", name)
+			}
 		}
 		if name == "passphrase" {
 			continue // each try takes a second, on purpose
