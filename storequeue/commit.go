@@ -282,6 +282,11 @@ func (q *Queue) activeSegment() (*segment, error) {
 	if fits := s.seal.key == q.state.current(); !s.sealed && fits && (empty || s.bytes.Load() < q.cfg.SegmentSize) {
 		return s, nil
 	}
+	return q.nextSegment(s, empty)
+}
+
+// nextSegment seals s and begins the one behind it, or in its place if it is empty.
+func (q *Queue) nextSegment(s *segment, empty bool) (*segment, error) {
 	if !empty {
 		if err := q.seal(s); err != nil {
 			return s, err

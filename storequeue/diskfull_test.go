@@ -157,6 +157,43 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// A disk so small that all lies in the newest segment gives room back as well,
+// when it was read and for a reader that drops its oldest.
+func TestSmallDiskFull(t *testing.T) {
+	disk := smallDisk(t)
+	if err := os.WriteFile(filepath.Join(disk, "foreign"), make([]byte, 40<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q := openTest(t, filepath.Join(disk, "queue"), Config{MinFree: 4 << 20})
+	p := &publisher{q: q, r: mustReader(t, q, "link/cloud"), window: make(chan struct{}, 64)}
+	p.untilFull(t)
+	if n := q.Stats().Segments; n != 1 {
+		t.Fatalf("%d segments", n)
+	}
+	takes := func(what string) {
+		t.Helper()
+		const n = 5000
+		before := len(p.kept)
+		if p.publish(n); len(p.kept)-before != n {
+			t.Errorf("%s: %d of %d are taken", what, len(p.kept)-before, n)
+		}
+	}
+	p.drain(t, 0)
+	takes("drained")
+	p.untilFull(t)
+	p.r.Limit(Limits{WhenFull: DropOldest})
+	takes("may drop")
+	if lost, waiting := stats(t, q, "link/cloud").Lost[ReasonFull], p.r.Waiting(); lost == 0 || waiting < lost/2 {
+		t.Errorf("%d were dropped, %d wait", lost, waiting)
+	}
+	if p.wrong != nil || q.Err() != nil {
+		t.Errorf("%v, %v", p.wrong, q.Err())
+	}
+	if err := q.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // drain reads what is there, which begins with the acknowledged message number
 // seen, and returns how many it was.
 func (p *publisher) drain(t *testing.T, seen int) (n int) {

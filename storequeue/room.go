@@ -254,7 +254,8 @@ func (q *Queue) giveWay() {
 	}
 }
 
-// freeSome takes one step towards more room. It wants keeping held.
+// freeSome takes one step towards more room. It wants keeping held, by the
+// committer.
 func (q *Queue) freeSome() (freed bool, err error) {
 	if err := q.flushCursors(); err != nil {
 		return false, err
@@ -269,6 +270,9 @@ func (q *Queue) freeSome() (freed bool, err error) {
 	if shrunk, err := q.compact(true); shrunk || err != nil && !isFull(err) { // a full disk may have no room for making a file smaller
 		return shrunk, err
 	}
+	if retired, err := q.retire(); retired || err != nil && !isFull(err) {
+		return retired, err
+	}
 	for _, r := range q.droppers() {
 		n, _, err := r.shed(uint64(q.cfg.SegmentSize/4), ^uint64(0))
 		if n > 0 || err != nil {
@@ -276,6 +280,25 @@ func (q *Queue) freeSome() (freed bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// retire begins the next segment if less than half of the newest is needed:
+// only one that is sealed gives its disk back. It is for the committer alone.
+func (q *Queue) retire() (retired bool, err error) {
+	q.segMu.RLock()
+	s := q.segments[len(q.segments)-1]
+	size, needed := s.bytes.Load(), int64(float64(q.needed(s))*overhead)
+	q.segMu.RUnlock()
+	if s.last < s.first || needed > size/2 || size-needed < min(compactWorth, q.cfg.SegmentSize/8) {
+		return false, nil
+	}
+	if _, err := q.nextSegment(s, false); err != nil {
+		if !isFull(err) {
+			q.fail(err)
+		}
+		return false, err
+	}
+	return true, nil
 }
 
 // droppers are the readers that drop their oldest, in the order in which they
