@@ -287,3 +287,43 @@ func TestPriorityLanesFirstInBothStreams(t *testing.T) {
 		}
 	})
 }
+
+// A link that comes and goes while a long backlog is on its way keeps what is
+// new going: neither packet ids nor what is remembered of each outage run out.
+func TestManyOutagesWithABacklog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const waiting, outages = 300, 150
+		c := newCloud(t)
+		c.connack.SessionPresent = true
+		lines := make(chan *cloudConn, outages+1)
+		c.hello = func(cc *cloudConn) { lines <- cc }
+		src := newSource(t, c)
+		src.put(t, numbered(waiting)...)
+		cfg := liveConfig(src, 2)
+		cfg.Rate = 500
+		l, stop := start(t, cfg, src.Reader, c)
+		defer stop()
+		for i := range outages {
+			line := <-lines
+			src.put(t, storequeue.Message{Topic: "plant/new", Payload: []byte("x")}, storequeue.Message{Topic: "plant/new", Payload: []byte("y")})
+			until(t, fmt.Sprint("new ones, outage ", i), func() bool { return cfg.Live[0].Waiting() == 0 })
+			line.Close()
+			time.Sleep(time.Millisecond)
+			if err := src.queue.Append(t.Context(), make([]storequeue.Message, blockSize+10)...); err != nil { // others'
+				t.Fatal(err)
+			}
+			src.put(t, storequeue.Message{Topic: "plant/1", Payload: []byte("z")}) // while it is down, or just up again
+		}
+		until(t, "all acknowledged", func() bool { return src.Waiting() == 0 })
+		f, _ := heard(c)
+		if f.Missing+f.Disordered > 0 || f.Messages-f.Repeats != waiting+3*outages {
+			t.Errorf("%+v", f)
+		}
+		if len(c.delivered()) != waiting+3*outages {
+			t.Errorf("%d delivered", len(c.delivered()))
+		}
+		if n := l.Stats().Reconnects; n < outages-1 {
+			t.Errorf("%d reconnects", n)
+		}
+	})
+}
