@@ -71,7 +71,7 @@ func (g *Gateway) Status() admin.Status {
 		st.Links = append(st.Links, admin.LinkStatus{
 			Name: l.name, Connected: s.Connected, Since: s.Since, Server: s.Server, Waiting: total,
 			Delivered: s.Acked, Forbidden: s.Skipped, Expired: s.Expired, Refused: s.Quarantined, Error: s.LastError,
-			Replayed: s.Replayed, BytesIn: s.BytesIn, BytesOut: s.BytesOut, CatchUp: catchUp(&s, time.Now()),
+			Received: s.Received, Unwanted: s.Unwanted, Looped: s.Looped, Replayed: s.Replayed, BytesIn: s.BytesIn, BytesOut: s.BytesOut, CatchUp: catchUp(&s, time.Now()),
 		})
 	}
 	st.Devices, st.Buses = g.deviceStatus(), g.busStatus()

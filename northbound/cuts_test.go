@@ -166,9 +166,8 @@ type cutCase struct {
 	*breaker
 	heard *listener
 
-	id     string
-	cancel func()
-	ended  chan error // what Run returned
+	id   string
+	stop func() // ends the link, and waits for that
 
 	mu       sync.Mutex     // covers commands
 	commands map[string]int // by payload: how often they came
@@ -223,17 +222,25 @@ func (c *cutCase) start(t *testing.T, cfg Config) (*Link, *checkedSource) {
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	c.ended = make(chan error, 1)
-	c.cancel = cancel
-	go func() { c.ended <- l.Run(ctx) }() // ends with ctx
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run(ctx) }() // ends with ctx
+	c.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%+v", l.Stats())
+		}
+		c.stop()
+	})
 	return l, src
 }
 
 func (c *cutCase) end(t *testing.T, l *Link) {
-	c.cancel()
-	if err := <-c.ended; err != nil {
-		t.Errorf("Run: %v", err)
-	}
+	c.stop()
 	for round := range rounds() {
 		if n := c.commands[fmt.Sprint("once ", round)]; n != 1 {
 			t.Errorf("a command at QoS 2 came %d times", n)

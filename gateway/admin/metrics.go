@@ -213,4 +213,10 @@ func (p *page) links(links []LinkStatus) {
 		p.value("link_dropped_total", l.Expired, "link", l.Name, "reason", "expired")
 		p.value("link_dropped_total", l.Refused, "link", l.Name, "reason", "refused")
 	}
+	p.family("link_received_total", "counter", "Messages from the cloud: taken, not wanted (old retained ones, or without a route), or here before (looped).")
+	for _, l := range links {
+		p.value("link_received_total", l.Received, "link", l.Name, "result", "taken")
+		p.value("link_received_total", l.Unwanted, "link", l.Name, "result", "unwanted")
+		p.value("link_received_total", l.Looped, "link", l.Name, "result", "looped")
+	}
 }

@@ -98,6 +98,9 @@ type LinkStatus struct {
 	Forbidden uint64    `json:"forbidden"` // dropped because no rule lets them leave any more, since start
 	Expired   uint64    `json:"expired"`   // dropped by their age, since start
 	Refused   uint64    `json:"refused"`   // set aside because the cloud will not take them, since start
+	Received  uint64    `json:"received"`  // from the cloud, since start
+	Unwanted  uint64    `json:"unwanted"`  // from the cloud: old retained ones, or without a route; since start
+	Looped    uint64    `json:"looped"`    // from the cloud: were here before; since start
 	Replayed  uint64    `json:"replayed"`  // sent with hg-replay, since start
 	BytesIn   uint64    `json:"bytes_in"`  // of TCP, since start
 	BytesOut  uint64    `json:"bytes_out"`
