@@ -140,7 +140,10 @@ var testEdges = []edge{
 	{"gateway", "filippo.io/age", "a key for what is carried"},
 	{"gateway", "southbound/modbus/simulator", "a device to read"},
 	{"gateway", "github.com/eclipse/paho.golang", "a client that shares no code with the broker"},
-	{"packaging", "gateway/config", "the configuration as shipped loads"},
+	{"packaging", "gateway/config", "the configuration and the profiles as shipped load"},
+	{"packaging", "southbound", "what a profile reads"},
+	{"packaging", "southbound/modbus", "reads by a profile"},
+	{"packaging", "southbound/modbus/simulator", "a device that holds a dump"},
 	{"cmd/headgate", "github.com/rogpeppe/go-internal", "the command line as scripts"},
 }
 

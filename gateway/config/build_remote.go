@@ -215,7 +215,7 @@ func (b *builder) modbus(d *fileDevice, dev *Device) {
 		{"groups", "add groups: {fast: {interval: 1s}}", &d.groups},
 		{"tags", `add tags: {temp: {address: "holding:10", type: int16}}`, &d.tags},
 	} {
-		if d.lacks(k.name, k.field) && !d.profile.set {
+		if d.lacks(k.name, k.field) && !(d.profile.set && (k.name == "groups" || k.name == "tags")) {
 			b.rep.add(d.at, k.fix, "modbus device %q without %s", d.id.v, k.name)
 		}
 	}

@@ -106,8 +106,8 @@ func parse(sources []*source, dir, host string, rep *report) (*Config, error) {
 	if !whole { // what is missing or unknown may stand in the part not read
 		return nil, rep.err()
 	}
+	f.profiles(dir, rep)
 	rep.complete(f)
-	f.refuseUnavailable(rep)
 	b := &builder{file: f, rep: rep, config: &Config{written: f}}
 	b.build(host)
 	if err := rep.err(); err != nil {

@@ -34,26 +34,6 @@ func TestGeneratedReference(t *testing.T) {
 	golden(t, "../../docs/headgate.schema.json", out.String())
 }
 
-// TestUnavailableKeys holds that features.go names keys of the reference.
-func TestUnavailableKeys(t *testing.T) {
-	known := make(map[string]bool)
-	var walk func(s section, path string)
-	walk = func(s section, path string) {
-		for _, k := range s.keys() {
-			known[path+k.name] = true
-			if inner, deeper := inside(k, path); inner != nil {
-				walk(inner, deeper+".")
-			}
-		}
-	}
-	walk(new(file), "")
-	for _, u := range unavailable {
-		if !known[u.key] {
-			t.Errorf("%s is no key", u.key)
-		}
-	}
-}
-
 // inside is the section that a key leads to, if any, and its path.
 func inside(k key, path string) (section, string) {
 	switch into := k.into.(type) {
@@ -80,11 +60,6 @@ func referSection(b *strings.Builder, s section, path string) {
 			def = "`" + k.def + "`"
 		}
 		doc := strings.ReplaceAll(k.doc, "|", `\|`)
-		for _, u := range unavailable {
-			if u.key == path+k.name {
-				doc += fmt.Sprintf(" **Not available in this version:** %s; %s.", u.setting, u.instead)
-			}
-		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.name, kindOf(k, path), def, doc)
 	}
 	for _, k := range s.keys() {

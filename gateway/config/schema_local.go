@@ -33,10 +33,13 @@ func (f *file) keys() []key {
 
 type fileGateway struct {
 	block
-	id      label
-	data    filePath
-	plugins filePath
+	id       label
+	data     filePath
+	plugins  filePath
+	profiles filePath
 }
+
+const shippedProfiles = "/usr/share/headgate/profiles"
 
 func (g *fileGateway) keys() []key {
 	return []key{
@@ -44,6 +47,7 @@ func (g *fileGateway) keys() []key {
 			"Default: the host's name, other characters replaced by hyphens."},
 		{name: "data", into: &g.data, def: "/var/lib/headgate", doc: "Folder of the queue, sessions, keys and users."},
 		{name: "plugins", into: &g.plugins, def: "/usr/lib/headgate/plugins", doc: "Folder of plugin executables."},
+		{name: "profiles", into: &g.profiles, def: shippedProfiles, doc: "Folder of the profiles that come with the program. A profile in profiles.d beside this file is taken first."},
 	}
 }
 

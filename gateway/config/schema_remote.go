@@ -216,7 +216,7 @@ type fileDevice struct {
 	holes        list[fileHole]
 	retries      whole
 	int64As      text
-	profile      text
+	profile      label
 	writes       text
 	groups       dict[fileGroup]
 	tags         dict[fileTag]
@@ -240,7 +240,7 @@ func (d *fileDevice) keys() []key {
 		{name: "retries", into: &d.retries, min: "0", max: "5", doc: "Modbus: how often a request is repeated that got no answer, or a garbled one, when the unit answered before. Default: 1."},
 		{name: "int64_as", into: &d.int64As, oneOf: []string{"number", "string"},
 			doc: "Modbus: how integers beyond 2^53 are sent; string for receivers that would round them. Default: number."},
-		{name: "profile", into: &d.profile, doc: "Tags and groups shared by devices of one model."},
+		{name: "profile", into: &d.profile, doc: "Modbus: a file NAME.yaml that has groups and tags for devices of one model. What is written here goes before it, key by key. See [modbus.md](modbus.md#profiles)."},
 		{name: "writes", into: &d.writes, def: "deny", oneOf: []string{"deny", "allow"}, doc: "Whether commands may write to it: to its tags with access: rw, or, of a plugin, to those that the plugin lets be written."},
 		{name: "groups", into: &d.groups, doc: "What is read together, by name. The name is a level of the topic."},
 		{name: "tags", into: &d.tags, doc: "Modbus: its values, by name. Required."},

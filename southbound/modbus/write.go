@@ -53,31 +53,28 @@ func (s *session) Fit(tag string, value any) (any, error) {
 // Get reads tags beside the schedule.
 func (s *session) Get(ctx context.Context, tags []string) ([]southbound.Reading, error) {
 	var fields []field
+	var asked []int // where in fields the tags are; behind one is its power of ten
 	for _, name := range tags {
 		f := s.field(name)
 		if f == nil {
 			return nil, fmt.Errorf("modbus: no tag %.64q", name)
 		}
-		one := *f
-		if one.from = -1; one.ScaleFrom != "" {
-			one.from = len(fields) + 1
-		}
-		fields = append(fields, one)
-		if one.ScaleFrom != "" {
-			fields = append(fields, *s.field(one.ScaleFrom))
+		asked = append(asked, len(fields))
+		f.from = -1
+		fields = append(fields, *f)
+		if f.ScaleFrom != "" {
+			fields[len(fields)-1].from = len(fields)
+			fields = append(fields, *s.field(f.ScaleFrom))
 		}
 	}
 	readings, err := s.getFields(ctx, fields)
 	if err != nil {
 		return nil, err
 	}
-	wanted := readings[:0]
-	for i, r := range readings {
-		if from := fields[i].from; from >= 0 {
-			r = fields[i].powerOfTen(r, readings[from])
-		}
-		if slices.Contains(tags, r.Tag) {
-			wanted = append(wanted, r)
+	wanted := make([]southbound.Reading, len(asked))
+	for i, at := range asked {
+		if wanted[i] = readings[at]; fields[at].from >= 0 {
+			wanted[i] = fields[at].powerOfTen(readings[at], readings[fields[at].from])
 		}
 	}
 	return wanted, nil
