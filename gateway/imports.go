@@ -21,6 +21,7 @@ type importState struct {
 	Gateway  string    `json:"gateway"`
 	Count    uint64    `json:"count"`
 	Done     uint64    `json:"done"`
+	Skipped  uint64    `json:"skipped,omitempty"` // of those
 	Finished time.Time `json:"finished,omitzero"`
 }
 
@@ -115,7 +116,8 @@ func (b *backlog) Add(ctx context.Context, what admin.Batch) (admin.Imported, er
 	if err := b.g.queue.Append(ctx, msgs...); err != nil {
 		return admin.Imported{}, fmt.Errorf("%w; %d of %d messages of the file are in: import it again when there is room, and it goes on there", err, st.Done, st.Count)
 	}
-	st.Done += uint64(len(what.Records))
+	skipped := uint64(len(what.Records) - len(msgs))
+	st.Done, st.Skipped = st.Done+uint64(len(what.Records)), st.Skipped+skipped
 	if what.Last {
 		st.Finished = time.Now().UTC()
 	}
@@ -123,7 +125,7 @@ func (b *backlog) Add(ctx context.Context, what admin.Batch) (admin.Imported, er
 		return admin.Imported{}, err
 	}
 	if what.Last {
-		err = b.audit(ctx, "queue_import", "file", what.ID, "gateway", st.Gateway, "count", st.Done)
+		err = b.audit(ctx, "queue_import", "file", what.ID, "gateway", st.Gateway, "count", st.Done-st.Skipped)
 	}
-	return admin.Imported{Done: st.Done, Finished: st.Finished}, err
+	return admin.Imported{Done: st.Done, Skipped: skipped, Finished: st.Finished}, err
 }

@@ -25,6 +25,7 @@ type importer struct {
 	topics      map[string]bool
 	head        export.Header
 	count       uint64
+	skipped     uint64
 }
 
 // Imported is what import --json prints. Its names are stable.
@@ -34,6 +35,7 @@ type imported struct {
 	Gateway string `json:"gateway"` // that exported it
 	Count   uint64 `json:"count"`   // in the file
 	Resumed uint64 `json:"resumed"` // of those, in the queue from an earlier try
+	Skipped uint64 `json:"skipped"` // of the others, left out because they would not leave
 	Checked bool   `json:"check_only"`
 }
 
@@ -84,7 +86,9 @@ where it stopped, with at most a few repeats, removable by hg-id.`,
 			if err != nil || check {
 				return err
 			}
-			return x.bring(ctx, q, st.Done)
+			err = x.bring(ctx, q, st.Done)
+			done.Skipped = x.skipped
+			return err
 		})
 		if err != nil {
 			return err
@@ -103,7 +107,11 @@ func (x *importer) print(w io.Writer, done imported) {
 	if done.Checked {
 		verb = "whole, nothing was imported:"
 	}
-	fmt.Fprintf(w, "%s %s of gateway %s, exported %s\n", verb, count(int(done.Count), "message"), plain(done.Gateway), x.head.Created.Local().Format(time.RFC3339))
+	fmt.Fprintf(w, "%s %s of gateway %s, exported %s", verb, count(int(done.Count-done.Skipped), "message"), plain(done.Gateway), x.head.Created.Local().Format(time.RFC3339))
+	if done.Skipped > 0 {
+		fmt.Fprintf(w, "; left out %s", count(int(done.Skipped), "message"))
+	}
+	fmt.Fprintln(w)
 }
 
 // openRegular does not wait for the writer of a FIFO.
@@ -214,6 +222,7 @@ func (x *importer) bring(ctx context.Context, q admin.Queue, done uint64) error 
 			continue
 		}
 		st, err := q.Add(ctx, batch)
+		x.skipped += st.Skipped
 		if err != nil || batch.Last {
 			return err
 		}

@@ -23,13 +23,15 @@ func queueStatus(path *string) *cobra.Command {
 		Use:   "status",
 		Short: "What waits, for whom, since when, and until when",
 		Long: `Rates are those of the last second, with --watch of the last ten. On a terminal
---watch redraws once a second until q; elsewhere it prints a line a second.`,
+--watch redraws once a second until q; elsewhere it prints a line a second. It
+wants a running gateway: in the folder of a stopped one nothing moves, and who
+looks on would keep it from starting.`,
 		Args: args(cobra.NoArgs),
 	}
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&watch, "watch", false, "look on, with a progress bar")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return withQueue(cmd, *path, false, func(ctx context.Context, q admin.Queue) error {
+		return withQueue(cmd, *path, watch, func(ctx context.Context, q admin.Queue) error {
 			w := &watcher{q: q, out: cmd.OutOrStdout(), json: asJSON, most: map[string]uint64{}}
 			if watch {
 				return w.watch(ctx)

@@ -16,6 +16,9 @@ import (
 // ErrNotRunning means that no gateway answers on the socket.
 var ErrNotRunning = errors.New("the gateway is not running")
 
+// errMayNot is the same whether the kernel or the gateway refuses.
+var errMayNot = errors.New("you may not; use sudo or join the group headgate")
+
 const (
 	maxAnswer = 64 << 20 // bytes a client reads of an answer
 	patience  = 30 * time.Second
@@ -76,9 +79,18 @@ func do(client *http.Client, req *http.Request, socket string) (*http.Response, 
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("%w: nothing answers on %s; start it with: systemctl start headgate, or without the package: headgate run", ErrNotRunning, socket)
 	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("ask %s: you may not; use sudo or join the group headgate", socket)
+		return nil, fmt.Errorf("ask %s: %w", socket, errMayNot)
 	case err != nil:
 		return nil, fmt.Errorf("ask %s: %w", socket, err)
+	case resp.StatusCode == http.StatusForbidden:
+		defer resp.Body.Close()
+		var problem struct {
+			Error string `json:"error"`
+		}
+		if err := decode(resp, &problem); err != nil {
+			return nil, fmt.Errorf("ask %s: answered %s", socket, resp.Status)
+		}
+		return nil, fmt.Errorf("ask %s: %s", socket, problem.Error)
 	}
 	return resp, nil
 }

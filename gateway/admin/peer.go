@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/user"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peerListener lets in only who may ask.
+// peerListener learns who asks. Who may not is told so, by onlyPeers.
 type peerListener struct {
 	*net.UnixListener
 	log *slog.Logger
@@ -26,15 +27,15 @@ func (l peerListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		cred, err := credentials(conn)
-		if err == nil && mayAsk(cred) {
-			return &peer{conn, cred.Uid}, nil
+		if err == nil {
+			may := mayAsk(cred)
+			if !may {
+				l.log.Warn("admin socket: caller refused", "uid", cred.Uid, "gid", cred.Gid)
+			}
+			return &peer{conn, cred.Uid, may}, nil
 		}
 		conn.Close()
-		if err != nil {
-			l.log.Warn("admin socket: caller unknown", "error", err)
-		} else {
-			l.log.Warn("admin socket: caller refused", "uid", cred.Uid, "gid", cred.Gid)
-		}
+		l.log.Warn("admin socket: caller unknown", "error", err)
 	}
 }
 
@@ -42,16 +43,31 @@ func (l peerListener) Accept() (net.Conn, error) {
 type peer struct {
 	net.Conn
 	uid uint32
+	may bool // ask at all
 }
 
 type callerKey struct{}
+
+// onlyPeers answers nobody but those who may ask.
+func onlyPeers(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, known := r.Context().Value(callerKey{}).(uint32); !known {
+			w.Header().Set("Connection", "close") // its place is for others
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusForbidden)
+			answerError(w, errMayNot)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 // withCaller lets handlers know who asks.
 func withCaller(ctx context.Context, conn net.Conn) context.Context {
 	if g, ok := conn.(*guest); ok {
 		conn = g.Conn
 	}
-	if p, ok := conn.(*peer); ok {
+	if p, ok := conn.(*peer); ok && p.may {
 		ctx = context.WithValue(ctx, callerKey{}, p.uid)
 	}
 	return ctx

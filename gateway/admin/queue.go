@@ -149,6 +149,7 @@ type Import struct {
 // Imported is how far the import of a file is.
 type Imported struct {
 	Done     uint64            `json:"done"`
+	Skipped  uint64            `json:"skipped"` // of the batch: left out, because they would not leave
 	Finished time.Time         `json:"finished,omitzero"`
 	Blocked  map[string]string `json:"blocked,omitempty"` // topics that would not leave, and why
 }

@@ -52,7 +52,7 @@ func (s *Server) Run(ctx context.Context) error {
 			})
 		}
 	}
-	if err := s.serve(ctx, ln, s.routes()); err != nil {
+	if err := s.serve(ctx, ln, onlyPeers(s.routes())); err != nil {
 		return fmt.Errorf("serve admin socket: %w", err)
 	}
 	return nil
