@@ -10,11 +10,14 @@ import (
 // tables are those of the functions 1 to 4.
 var tables = [...]modbus.Table{modbus.Coil, modbus.Discrete, modbus.Holding, modbus.Input}
 
-// answer returns the protocol data unit that answers request.
+// answer returns the protocol data unit that answers request, or nothing.
 func (s *Simulator) answer(unit byte, request []byte) []byte {
 	a, err := s.serve(unit, request)
 	if err == nil {
 		return a
+	}
+	if errors.Is(err, ErrSilent) {
+		return nil
 	}
 	code := illegalFunction
 	_ = errors.As(err, &code) // every error is one, or as good as one

@@ -113,7 +113,11 @@ func (s *Simulator) listenUDP(ctx context.Context, v *service, f framing) error 
 				continue
 			}
 			came := time.Now()
-			parts := s.hurt(f, request, message{request.transaction, request.unit, s.answer(request.unit, request.pdu)})
+			a := message{request.transaction, request.unit, s.answer(request.unit, request.pdu)}
+			if a.pdu == nil {
+				continue
+			}
+			parts := s.hurt(f, request, a)
 			answers.Go(func() {
 				for _, p := range parts {
 					if !p.hangUp && until(ctx, came.Add(p.after)) {
@@ -153,7 +157,7 @@ func (s *Simulator) serveConn(ctx context.Context, conn io.ReadWriteCloser, f fr
 				continue
 			}
 			a := message{request.transaction, request.unit, s.answer(request.unit, request.pdu)}
-			if !w.send(ctx, s.hurt(f, request, a), s.patience()) {
+			if a.pdu != nil && !w.send(ctx, s.hurt(f, request, a), s.patience()) {
 				return
 			}
 		}

@@ -11,6 +11,7 @@ package simulator
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -44,7 +45,7 @@ type Config struct {
 	Wrote func(unit byte, table modbus.Table, address uint16, values []uint16)
 
 	// Read replaces the three units: it returns the registers, or bits as 0
-	// and 1, or an Exception.
+	// and 1, an Exception, or ErrSilent. It takes as long as the unit does.
 	Read func(unit byte, table modbus.Table, address, quantity uint16) ([]uint16, error)
 }
 
@@ -73,6 +74,9 @@ type register struct {
 type Exception byte
 
 func (e Exception) Error() string { return fmt.Sprintf("exception %d", byte(e)) }
+
+// ErrSilent is what Config.Read returns for a unit that does not answer.
+var ErrSilent = errors.New("no answer")
 
 // The exceptions the simulator knows by itself.
 const (
