@@ -122,6 +122,7 @@ var testEdges = []edge{
 	{"*", "go.uber.org/goleak", "no goroutine outlives its test"},
 	{"*/*", "go.uber.org/goleak", "no goroutine outlives its test"},
 	{"*/*/*", "go.uber.org/goleak", "no goroutine outlives its test"},
+	{"southbound", "github.com/fxamacker/cbor/v2", "decodes what we encode"},
 	{"southbound/*", "southbound/adaptertest", "passes the contract"},
 	{"southbound/modbus", "southbound/modbus/simulator", "a device to read"},
 	{"southbound/plugin", "google.golang.org/protobuf", "messages that no honest plugin sends"},

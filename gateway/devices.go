@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -37,10 +38,20 @@ func (g *Gateway) openDevices() error {
 			Publish:  g.publisher(access.Identity{Name: "device:" + cfg.ID}),
 			Logger:   g.log,
 			Writable: mayWrite(cfg),
-			Late:     g.latency.Polled.Observe,
+			Report:   cfg.Report, LazyErrors: cfg.LazyErrors, StaleAfter: staleAfter(cfg.Groups),
+			TagTopic: cfg.Telemetry.TagTopic, RetainTag: cfg.Telemetry.Retain, CBOR: cfg.Telemetry.CBOR,
+			Late: g.latency.Polled.Observe,
 		})
 	}
 	return g.openCommands()
+}
+
+func staleAfter(groups map[string]config.Group) map[string]time.Duration {
+	after := make(map[string]time.Duration, len(groups))
+	for name, g := range groups {
+		after[name] = g.StaleAfter
+	}
+	return after
 }
 
 // mayWrite says which tags of a device commands may write. Which ones a plugin
@@ -98,9 +109,13 @@ func holes(cfg *config.Device, a southbound.Adapter) string {
 // publisher lets a device publish under its own name, through the same rules
 // and the same queue as everybody.
 func (g *Gateway) publisher(who access.Identity) southbound.Publish {
-	return func(ctx context.Context, topic string, payload []byte, retain bool) error {
+	return func(ctx context.Context, m southbound.Message) error {
+		contentType := "application/json"
+		if m.CBOR {
+			contentType = "application/cbor"
+		}
 		err := g.broker.Publish(ctx, who, storequeue.Message{
-			Topic: topic, Payload: payload, QoS: 1, Retain: retain, Text: true, ContentType: "application/json",
+			Topic: m.Topic, Payload: m.Payload, QoS: 1, Retain: m.Retain, Text: !m.CBOR, ContentType: contentType,
 		})
 		if err == nil {
 			g.published.Add(1)

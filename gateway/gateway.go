@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -178,9 +179,17 @@ func builtIn(cfg *config.Config) []access.Rule {
 	home := "hg/" + cfg.Gateway.ID + "/"
 	rules := []access.Rule{{Allow: true, Actions: publish, Who: self.Name, Topics: []string{home + "state", home + "lost", home + alarmTopic, auditTopic(cfg)}}}
 	for _, d := range cfg.Devices {
-		rules = append(rules, access.Rule{Allow: true, Actions: publish, Who: "device:" + d.ID, Topics: []string{home + d.ID + "/#"}})
+		rules = append(rules, access.Rule{Allow: true, Actions: publish, Who: "device:" + d.ID, Topics: append(tagTopics(d), home+d.ID+"/#")})
 	}
 	return rules
+}
+
+// tagTopics are the topics of a device that lie elsewhere.
+func tagTopics(d config.Device) []string {
+	if !d.Telemetry.Retain {
+		return nil
+	}
+	return []string{strings.NewReplacer("{group}", "+", "{tag}", "+").Replace(d.Telemetry.TagTopic)}
 }
 
 // self is who the gateway is when it speaks for itself.

@@ -18,6 +18,7 @@ import (
 	"github.com/headgate-io/headgate/gateway/access"
 	"github.com/headgate-io/headgate/gateway/config"
 	"github.com/headgate-io/headgate/northbound"
+	"github.com/headgate-io/headgate/southbound"
 	"github.com/headgate-io/headgate/storequeue"
 )
 
@@ -99,6 +100,7 @@ func TestBuiltInRules(t *testing.T) {
 devices:
   - {id: boiler, adapter: modbus, bus: b, unit: 1, groups: {g: {interval: 1s}}, tags: {t: {group: g, address: "holding:1", type: int16}}}
 `
+	const uns = "telemetry: {publish: uns, uns: \"acme/{area}/{device}/{tag}\", labels: {area: hall}}\n"
 	for name, tc := range map[string]struct {
 		rules string
 		topic string
@@ -108,12 +110,14 @@ devices:
 		"own state":      {"", "hg/one/boiler/state", true},
 		"another device": {"", "hg/one/pump/g", false},
 		"elsewhere":      {"", "plant/boiler", false},
+		"plant":          {uns, "acme/hall/boiler/t", true},
+		"plant's other":  {uns, "acme/hall/pump/t", false},
 		"denied":         {"access: {rules: [{deny: publish, who: \"device:boiler\", topics: [\"#\"]}]}\n", "hg/one/boiler/g", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, _ := open(t, load(t, t.TempDir(), self1+device+tc.rules))
 			publish := g.publisher(access.Identity{Name: "device:boiler"})
-			err := publish(t.Context(), tc.topic, []byte("{}"), false)
+			err := publish(t.Context(), southbound.Message{Topic: tc.topic, Payload: []byte("{}")})
 			if (err == nil) != tc.want {
 				t.Errorf("publish: %v, want allowed %v", err, tc.want)
 			}

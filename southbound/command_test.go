@@ -18,7 +18,7 @@ type valve struct {
 	sent  int
 }
 
-func (v *valve) Tags() []Tag { return []Tag{{"valve", "fast", "float64", ""}} }
+func (v *valve) Tags() []Tag { return []Tag{{Name: "valve", Group: "fast", Type: "float64"}} }
 func (v *valve) Read(ctx context.Context) (Batch, error) {
 	pause(ctx, time.Second)
 	if ctx.Err() != nil {
@@ -90,7 +90,7 @@ func TestDeviceWrite(t *testing.T) {
 					}
 					ctx, cancel := context.WithCancel(t.Context())
 					d := &Device{Gateway: "gw", ID: "dev", Adapter: opener{s}, Writable: func(string) (Writable, bool) { return tt.limits, true },
-						Publish: func(context.Context, string, []byte, bool) error { return nil }}
+						Publish: func(context.Context, Message) error { return nil }}
 					done := make(chan error)
 					go func() { done <- d.Run(ctx) }()
 					time.Sleep(1500 * time.Millisecond)

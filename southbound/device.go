@@ -13,7 +13,8 @@ import (
 // A Device keeps one adapter running: it opens sessions, publishes what they
 // read, and opens another when one fails. It publishes
 //
-//   - hg/{gateway}/{device}/{group}: a message per batch, numbered by seq. The
+//   - hg/{gateway}/{device}/{group}: a message per batch, or one for each tag at
+//     TagTopic, numbered by seq; of what was read, as much as Report wants. The
 //     numbers rise by one and start at 1 with every Run; a sequence that
 //     survives restarts is the queue's (hg-id), and a second one per device
 //     waits for someone who needs it.
@@ -35,6 +36,17 @@ type Device struct {
 
 	// Late is told of each poll how late it was. Nil: nobody.
 	Late func(time.Duration)
+
+	Report     Report                   // of tags that have none of their own
+	LazyErrors int                      // so many polls may fail in a row before a value that was good is bad; until then it is uncertain.stale
+	StaleAfter map[string]time.Duration // by group: after so long without being read its values are uncertain.stale; none: never
+
+	// TagTopic is where each tag is published by itself, with {group} and
+	// {tag}, and retained there or not. Empty: all of a group are published
+	// together.
+	TagTopic  string
+	RetainTag bool
+	CBOR      bool // what was read is published as CBOR, and not as JSON
 
 	// Writable says whether and how commands may write a tag. Nil: none.
 	Writable func(tag string) (Writable, bool)
@@ -95,11 +107,12 @@ func (d *Device) Run(ctx context.Context) error {
 		}
 	}
 	l := &loop{
-		device: d,
-		log:    d.logger(),
-		topic:  "hg/" + d.Gateway + "/" + d.ID + "/",
-		reopen: backoff{min: time.Second, max: 5 * time.Second}, // so that what comes back is read within 10 s
-		groups: make(map[string]bool),
+		device:  d,
+		log:     d.logger(),
+		topic:   "hg/" + d.Gateway + "/" + d.ID + "/",
+		reopen:  backoff{min: time.Second, max: 5 * time.Second}, // so that what comes back is read within 10 s
+		groups:  make(map[string]bool),
+		reports: reporter{device: d},
 	}
 	d.count(func(st *Stats) { *st = Stats{} })
 	l.run(ctx)

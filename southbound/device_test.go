@@ -75,7 +75,7 @@ func repeat(n int, s ...step) []step {
 	return all
 }
 
-var twoGroups = []Tag{{"temp", "fast", "float64", "Cel"}, {"flow", "fast", "int16", ""}, {"model", "slow", "string", ""}}
+var twoGroups = []Tag{{Name: "temp", Group: "fast", Type: "float64", Unit: "Cel"}, {Name: "flow", Group: "fast", Type: "int16"}, {Name: "model", Group: "slow", Type: "string"}}
 
 type outcome struct {
 	published []string // "topic payload", without times and the topic's beginning
@@ -95,12 +95,12 @@ func play(t *testing.T, d time.Duration, refuse func(n int) error, steps ...step
 		out.adapter = &scripted{tags: twoGroups, steps: steps, start: time.Now()}
 		offered := 0
 		device := &Device{Gateway: "gw", ID: "dev", Adapter: out.adapter, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-			Publish: func(_ context.Context, topic string, payload []byte, retain bool) error {
+			Publish: func(_ context.Context, m Message) error {
 				offered++
 				if err := refuse(offered); err != nil {
 					return err
 				}
-				out.published = append(out.published, line(topic, payload, retain))
+				out.published = append(out.published, line(m.Topic, m.Payload, m.Retain))
 				return nil
 			}}
 		if err := device.Run(ctx); err != nil {
@@ -269,7 +269,7 @@ func TestAdapterThatBreaksTheContract(t *testing.T) {
 func TestMetaOnlyWhenChanged(t *testing.T) {
 	var a *scripted
 	grow := func(context.Context) (Batch, error) {
-		a.tags = append(a.tags[:1:1], Tag{"level", "fast", "int16", "m"})
+		a.tags = append(a.tags[:1:1], Tag{Name: "level", Group: "fast", Type: "int16", Unit: "m"})
 		return Batch{}, nil
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -278,8 +278,8 @@ func TestMetaOnlyWhenChanged(t *testing.T) {
 		a = &scripted{tags: twoGroups[:1], steps: []step{opens, fails("EOF"), opens, fails("EOF"), grow, fails("EOF")}}
 		metas := 0
 		device := &Device{Gateway: "gw", ID: "dev", Adapter: a, Logger: slog.New(slog.DiscardHandler),
-			Publish: func(_ context.Context, topic string, _ []byte, retain bool) error {
-				if topic == "hg/gw/dev/meta" && retain {
+			Publish: func(_ context.Context, m Message) error {
+				if m.Topic == "hg/gw/dev/meta" && m.Retain {
 					metas++
 				}
 				return nil

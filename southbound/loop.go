@@ -23,6 +23,8 @@ type loop struct {
 	readings *latest         // of the session
 	panics   string          // the last panic whose stack was logged
 	buf      []byte
+	reports  reporter
+	watch    watch
 }
 
 func (l *loop) run(ctx context.Context) {
@@ -54,8 +56,9 @@ func (l *loop) session(ctx context.Context) error {
 	}
 	l.readings = l.device.setCurrent(s)
 	defer l.device.setCurrent(nil)
+	l.watch = newWatch(l.device.StaleAfter)
 	for {
-		b, err := l.read(ctx, s)
+		b, err := l.await(ctx, s)
 		if err != nil {
 			return err
 		}
@@ -118,6 +121,7 @@ func (l *loop) describe(ctx context.Context, s Session) error {
 		return err
 	}
 	l.tags = tags
+	l.reports.describe(tags)
 	meta := appendMeta(nil, tags)
 	if bytes.Equal(meta, l.meta) {
 		return nil
@@ -154,12 +158,19 @@ func (l *loop) publish(ctx context.Context, b *Batch) error {
 		return nil
 	}
 	l.marked = false
-	l.groups[b.Group] = good > 0
-	if err := l.send(ctx, b); err != nil {
-		return err
+	l.watch.saw(b.Group)
+	alive := l.reports.judge(b)
+	first := b.Readings[0]
+	l.groups[b.Group] = alive
+	if l.reports.due(b); len(b.Readings) > 0 {
+		if err := l.send(ctx, b); err != nil {
+			return err
+		}
 	}
 	if good > 0 {
 		l.reopen.reset()
+	}
+	if alive {
 		return l.state(ctx, Online, "")
 	}
 	for _, alive := range l.groups {
@@ -167,7 +178,7 @@ func (l *loop) publish(ctx context.Context, b *Batch) error {
 			return nil
 		}
 	}
-	return l.state(ctx, Offline, fmt.Sprintf("no tag can be read, %s is %s", b.Readings[0].Tag, b.Readings[0].Quality))
+	return l.state(ctx, Offline, fmt.Sprintf("no tag can be read, %s is %s", first.Tag, first.Quality))
 }
 
 // lost publishes, once for an outage, that nothing of the device is known.
@@ -224,38 +235,13 @@ func (l *loop) state(ctx context.Context, state State, problem string) error {
 	return l.deliver(ctx, "state", appendState(nil, state, now, problem), true)
 }
 
-// send numbers, encodes and delivers a batch.
+// send numbers, encodes and delivers a batch, and remembers that.
 func (l *loop) send(ctx context.Context, b *Batch) error {
 	l.seq++
-	l.buf = appendBatch(l.buf[:0], l.seq, b)
-	if err := l.deliver(ctx, b.Group, l.buf, false); err != nil {
+	if err := l.deliverBatch(ctx, b); err != nil {
 		return err
 	}
+	l.reports.note(b)
 	l.device.count(func(st *Stats) { st.Published++ })
 	return nil
-}
-
-// deliver offers a message until it is accepted; its only error is ctx's end.
-// Each new reason of a refusal is logged once.
-func (l *loop) deliver(ctx context.Context, level string, payload []byte, retain bool) error {
-	again := backoff{min: 100 * time.Millisecond, max: 5 * time.Second}
-	reason := ""
-	for {
-		err := l.device.Publish(ctx, l.topic+level, payload, retain)
-		if err == nil {
-			if reason != "" {
-				l.log.Info("publishing again")
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		l.device.count(func(st *Stats) { st.Refused++ })
-		if text := err.Error(); text != reason {
-			reason = text
-			l.log.Warn("publish refused, keeping the message and reading no further until it is accepted", "err", err)
-		}
-		pause(ctx, again.next())
-	}
 }

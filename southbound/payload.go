@@ -43,9 +43,9 @@ func publishable(value any) bool {
 }
 
 // appendBatch appends the telemetry payload of a batch whose readings are
-// settled: {"ts":ms,"seq":n,"missed":n,"v":{…},"q":{…}}. Values keep the order of
-// the readings; q names only what is not good and is left out when all is, as is
-// missed when no poll was.
+// settled: {"ts":ms,"seq":n,"missed":n,"v":{…},"q":{…},"t":{…}}. Values keep the
+// order of the readings; q names only what is not good and t the time of what is
+// of another time than the batch; both are left out when empty, as is missed.
 func appendBatch(dst []byte, seq uint64, b *Batch) []byte {
 	dst = append(dst, `{"ts":`...)
 	dst = strconv.AppendInt(dst, b.Time.UnixMilli(), 10)
@@ -56,29 +56,76 @@ func appendBatch(dst []byte, seq uint64, b *Batch) []byte {
 		dst = strconv.AppendInt(dst, int64(b.Missed), 10)
 	}
 	dst = append(dst, `,"v":{`...)
-	allGood := true
+	odd, elsewhen := 0, 0
 	for i := range b.Readings {
 		r := &b.Readings[i]
 		dst = appendKey(dst, i == 0, r.Tag)
 		dst = appendValue(dst, r.Value)
-		allGood = allGood && r.Quality == Good
+		odd += count(r.Quality != Good)
+		elsewhen += count(r.elsewhen(b.Time))
 	}
 	dst = append(dst, '}')
-	if allGood {
-		return append(dst, '}')
-	}
-	dst = append(dst, `,"q":{`...)
-	first := true
-	for i := range b.Readings {
-		r := &b.Readings[i]
-		if r.Quality == Good {
-			continue
+	if odd > 0 {
+		dst = append(dst, `,"q":{`...)
+		for i, first := 0, true; i < len(b.Readings); i++ {
+			if r := &b.Readings[i]; r.Quality != Good {
+				dst = appendString(appendKey(dst, first, r.Tag), r.Quality.String())
+				first = false
+			}
 		}
-		dst = appendKey(dst, first, r.Tag)
-		dst = appendString(dst, r.Quality.String())
-		first = false
+		dst = append(dst, '}')
 	}
-	return append(dst, '}', '}')
+	if elsewhen > 0 {
+		dst = append(dst, `,"t":{`...)
+		for i, first := 0, true; i < len(b.Readings); i++ {
+			if r := &b.Readings[i]; r.elsewhen(b.Time) {
+				dst = strconv.AppendInt(appendKey(dst, first, r.Tag), r.Time.UnixMilli(), 10)
+				first = false
+			}
+		}
+		dst = append(dst, '}')
+	}
+	return append(dst, '}')
+}
+
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// sameTime is how far the time of a reading may be from its batch's to be the
+// same: the requests of one poll come after one another.
+const sameTime = 100 * time.Millisecond
+
+// elsewhen says that a value is of another time than its batch: the device gave
+// one, or it is old.
+func (r *Reading) elsewhen(batch time.Time) bool {
+	return r.Quality.HasValue() && !r.Time.IsZero() && r.Time.Sub(batch).Abs() >= sameTime
+}
+
+// of is the time of a reading: its own, if that says more than the batch's.
+func (r *Reading) of(batch time.Time) time.Time {
+	if r.elsewhen(batch) {
+		return r.Time
+	}
+	return batch
+}
+
+// appendTag appends the payload of one tag:
+// {"tag":…,"value":…,"quality":…,"ts":ms,"unit":…,"seq":n}. No unit, no key.
+func appendTag(dst []byte, seq uint64, b *Batch, i int, unit string) []byte {
+	r := &b.Readings[i]
+	dst = appendString(append(dst, `{"tag":`...), r.Tag)
+	dst = appendValue(append(dst, `,"value":`...), r.Value)
+	dst = appendString(append(dst, `,"quality":`...), r.Quality.String())
+	dst = strconv.AppendInt(append(dst, `,"ts":`...), r.of(b.Time).UnixMilli(), 10)
+	if unit != "" {
+		dst = appendString(append(dst, `,"unit":`...), unit)
+	}
+	dst = strconv.AppendUint(append(dst, `,"seq":`...), seq, 10)
+	return append(dst, '}')
 }
 
 // appendState appends the payload of a device's retained state.
@@ -107,6 +154,10 @@ func appendMeta(dst []byte, tags []Tag) []byte {
 		}
 		dst = append(dst, `,"group":`...)
 		dst = appendString(dst, tag.Group)
+		if tag.Range.declared() {
+			dst = appendFloat(append(dst, `,"range":[`...), tag.Range.Low)
+			dst = append(appendFloat(append(dst, ','), tag.Range.High), ']')
+		}
 		dst = append(dst, '}')
 	}
 	return append(dst, '}', '}')

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 var noon = time.UnixMilli(1763776800123)
@@ -62,7 +66,7 @@ func TestStateAndMetaPayload(t *testing.T) {
 	if got, want := string(appendState(nil, Offline, noon, `read: "EOF"`)), `{"state":"offline","since":1763776800123,"error":"read: \"EOF\""}`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	got := string(appendMeta(nil, []Tag{{"temp", "fast", "int16", "Cel"}, {"on", "slow", "bool", ""}}))
+	got := string(appendMeta(nil, []Tag{{Name: "temp", Group: "fast", Type: "int16", Unit: "Cel"}, {Name: "on", Group: "slow", Type: "bool"}}))
 	want := `{"tags":{"temp":{"type":"int16","unit":"Cel","group":"fast"},"on":{"type":"bool","group":"slow"}}}`
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
@@ -144,4 +148,77 @@ func viaJSON(t *testing.T, s string) string {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// CBOR says what JSON does, as a decoder sees it that is not ours.
+func TestCBORSaysTheSame(t *testing.T) {
+	late := noon.Add(-time.Minute)
+	readings := []Reading{
+		{Tag: "temp", Value: 71.3, Quality: Good}, {Tag: "flow", Quality: BadTimeout}, {Tag: "on", Value: true, Quality: Good},
+		{Tag: "least", Value: int64(math.MinInt64), Quality: Good}, {Tag: "most", Value: uint64(math.MaxUint64), Quality: UncertainRange},
+		{Tag: "text", Value: "a\xffb", Quality: Good}, {Tag: "old", Value: int64(-200), Quality: UncertainStale, Time: late},
+	}
+	for n := range uint64(300) {
+		readings = append(readings, Reading{Tag: fmt.Sprint("n", n), Value: n << (n % 64), Quality: Good})
+	}
+	settle(readings)
+	b := &Batch{Group: "fast", Time: noon, Missed: 3, Readings: readings}
+	sameCBOR(t, appendBatch(nil, 1042, b), appendBatchCBOR(nil, 1042, b))
+	for i := range readings {
+		sameCBOR(t, appendTag(nil, 7, b, i, "Cel"), appendTagCBOR(nil, 7, b, i, "Cel"))
+		sameCBOR(t, appendTag(nil, 7, b, i, ""), appendTagCBOR(nil, 7, b, i, ""))
+	}
+	var raw struct{ V map[string]any }
+	err := cbor.Unmarshal(appendBatchCBOR(nil, 1, &Batch{Readings: []Reading{{Tag: "raw", Value: []byte{1, 2}, Quality: Good}}}), &raw)
+	if got, ok := raw.V["raw"].([]byte); err != nil || !ok || !bytes.Equal(got, []byte{1, 2}) {
+		t.Errorf("bytes are %v, %v", raw, err)
+	}
+}
+
+func sameCBOR(t *testing.T, text, binary []byte) {
+	t.Helper()
+	var fromText, fromBinary any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&fromText); err != nil {
+		t.Fatal(err)
+	}
+	mode, err := cbor.DecOptions{DefaultMapType: reflect.TypeFor[map[string]any](), DupMapKey: cbor.DupMapKeyEnforcedAPF}.DecMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mode.Unmarshal(binary, &fromBinary); err != nil {
+		t.Fatalf("%v: %x", err, binary)
+	}
+	if got, want := fmt.Sprint(fromBinary), fmt.Sprint(fromText); got != want {
+		t.Errorf("CBOR has\n%s\nJSON has\n%s", got, want)
+	}
+}
+
+func TestTagPayload(t *testing.T) {
+	b := &Batch{Group: "fast", Time: noon, Readings: []Reading{
+		{Tag: "u_l1", Value: 230.1, Quality: Good, Time: noon.Add(time.Millisecond)}, {Tag: "i", Quality: BadSensor, Time: noon.Add(-time.Hour)},
+		{Tag: "s", Value: 1.0, Quality: Good, Time: noon.Add(-time.Second)}}}
+	for i, want := range []string{
+		`{"tag":"u_l1","value":230.1,"quality":"good","ts":1763776800123,"unit":"V","seq":9}`,
+		`{"tag":"i","value":null,"quality":"bad.sensor","ts":1763776800123,"unit":"V","seq":9}`,
+		`{"tag":"s","value":1,"quality":"good","ts":1763776799123,"unit":"V","seq":9}`,
+	} {
+		if got := string(appendTag(nil, 9, b, i, "V")); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	want := `{"ts":1763776800123,"seq":9,"v":{"u_l1":230.1,"i":null,"s":1},"q":{"i":"bad.sensor"},"t":{"s":1763776799123}}`
+	if got := string(appendBatch(nil, 9, b)); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestQualityCodes(t *testing.T) {
+	for q := BadInit; q <= Good; q++ {
+		severity := map[string]uint32{"bad": 2, "uncertain": 1, "good": 0}[strings.Split(q.String(), ".")[0]]
+		if q.Code()>>30 != severity {
+			t.Errorf("%s is %#x in OPC UA", q, q.Code())
+		}
+	}
 }

@@ -58,5 +58,22 @@ func ParseQuality(s string) (Quality, error) {
 	return BadInit, fmt.Errorf("unknown quality %q", s)
 }
 
+// codes are the status codes of OPC UA (Part 4, 7.39) that mean the same.
+var codes = [...]uint32{
+	BadInit: 0x80320000, BadTimeout: 0x80050000, BadCRC: 0x80050000, BadOffline: 0x80310000,
+	BadAddress: 0x80890000, BadFunction: 0x80890000, BadDevice: 0x808B0000,
+	BadSensor: 0x808C0000, BadDisabled: 0x808D0000, UncertainStale: 0x40900000,
+	UncertainRange: 0x40940000, UncertainClock: 0x40000000,
+	GoodOverride: 0x00960000, Good: 0,
+}
+
+// Code returns the status code of OPC UA that says the same, or nearly so.
+func (q Quality) Code() uint32 {
+	if int(q) < len(codes) {
+		return codes[q]
+	}
+	return 0x80000000 // Bad
+}
+
 // HasValue reports whether a reading of this quality carries a value.
 func (q Quality) HasValue() bool { return q >= UncertainStale && q <= Good }

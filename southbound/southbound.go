@@ -44,6 +44,9 @@ type Tag struct {
 	Group string
 	Type  string // as configured: "int16", "float32", "string", …
 	Unit  string // UCUM, may be empty
+
+	Range  Range
+	Report Report // the zero value: as the device's other tags
 }
 
 // A Command asks for one tag to be written.
@@ -83,7 +86,16 @@ type Writer interface {
 	Write(ctx context.Context, cmd Command) error
 }
 
-// Publish hands one encoded message on. It returns nil once the message is on
+// A Message is what a device publishes.
+type Message struct {
+	Topic   string
+	Payload []byte
+	Retain  bool
+	CBOR    bool // the payload; otherwise it is JSON
+}
+
+// Publish hands one message on. It returns nil once the message is on
 // disk, so a slow disk slows the polling and no other back-pressure is needed.
-// The caller keeps payload and may reuse it after Publish returns.
-type Publish func(ctx context.Context, topic string, payload []byte, retain bool) error
+// The caller keeps the payload and may reuse it after Publish returns. It may be
+// called by several goroutines at once.
+type Publish func(ctx context.Context, m Message) error

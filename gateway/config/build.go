@@ -24,6 +24,7 @@ func (b *builder) build(host string) {
 	b.broker()
 	b.queue()
 	b.northbound()
+	b.unsTemplate()
 	b.buses()
 	b.devices()
 	b.access()

@@ -145,7 +145,8 @@ func (b *builder) devices() {
 		if d.id.good() {
 			ids.add(b, "device", d.id.v, d.id.at)
 		}
-		dev := Device{ID: d.id.v, Adapter: d.adapter.v, Groups: b.groups(d), Writes: d.writes.v == "allow"}
+		dev := Device{ID: d.id.v, Adapter: d.adapter.v, Groups: b.groups(d), Writes: d.writes.v == "allow",
+			Report: b.report(&d.report, new(fileReport)), LazyErrors: int(d.lazyErrors.v), Telemetry: b.telemetry(d)}
 		switch {
 		case !d.adapter.good():
 		case d.adapter.v == "modbus":
@@ -163,7 +164,12 @@ func (b *builder) groups(d *fileDevice) map[string]Group {
 		if slices.Contains([]string{"state", "meta", "cmd"}, g.name) {
 			b.rep.add(g.at, "choose another name", "group %q would share its topic with the device's own %s", g.name, g.name)
 		}
-		groups[g.name] = Group{Interval: g.item.interval.v, Wall: g.item.align.v == "wall", Phase: g.item.phase.v}
+		groups[g.name] = Group{Interval: g.item.interval.v, Wall: g.item.align.v == "wall", Phase: g.item.phase.v, StaleAfter: g.item.stale.v}
+		if !g.item.stale.set {
+			group := groups[g.name]
+			group.StaleAfter = max(3*group.Interval, 3*time.Second)
+			groups[g.name] = group
+		}
 		if g.item.phase.good() && g.item.interval.good() && g.item.phase.v >= g.item.interval.v {
 			b.rep.add(g.item.phase.at, "write less than the interval", "phase %s of an interval of %s", showSpan(g.item.phase.v), showSpan(g.item.interval.v))
 		}

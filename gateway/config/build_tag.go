@@ -43,6 +43,7 @@ func (b *builder) tag(d *fileDevice, name string, t *fileTag) (modbus.Tag, *modb
 		Mask: t.mask.v, Shift: int(t.shift.v), ScaleFrom: t.scaleFrom.v, Offset: t.offset.v, Unit: t.unit.v, BigAsText: d.int64As.v == "string", Atomic: t.atomic.v,
 		ScaleMap: numbers(&t.scaleMap), Clamp: numbers(&t.clamp), Writable: t.access.v == "rw",
 	}
+	tag.Report, tag.Range = b.tagReport(d, t)
 	if t.scale.good() {
 		tag.Scale = &t.scale.v
 	}

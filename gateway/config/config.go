@@ -192,7 +192,11 @@ type Device struct {
 	ID      string // in rules "device:" + ID
 	Adapter string // "modbus", or the name of a plugin
 	Groups  map[string]Group
-	Writes  bool // commands may write to it: to Writable, or to what a plugin takes
+
+	Report     southbound.Report // of tags that have none of their own
+	LazyErrors int
+	Telemetry  Telemetry
+	Writes     bool // commands may write to it: to Writable, or to what a plugin takes
 
 	// With adapter modbus.
 	Bus          string // a key of Config.Buses
@@ -226,9 +230,10 @@ func (d *Device) Modbus() modbus.DeviceConfig {
 
 // A Group is read together.
 type Group struct {
-	Interval time.Duration
-	Wall     bool          // at full intervals of the clock
-	Phase    time.Duration // 0: the bus decides
+	Interval   time.Duration
+	Wall       bool          // at full intervals of the clock
+	Phase      time.Duration // 0: the bus decides
+	StaleAfter time.Duration // 0: never
 }
 
 // Admin is the local HTTP listener.

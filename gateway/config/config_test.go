@@ -59,7 +59,7 @@ func TestProgramShape(t *testing.T) {
 		Buses: map[string]Bus{"line-3": {BusConfig: modbus.BusConfig{URL: "tcp://192.0.2.10:502",
 			ResponseTimeout: 800 * time.Millisecond}}},
 		Devices: []Device{{
-			ID: "boiler", Adapter: "modbus", Bus: "line-3", Unit: 7, Groups: map[string]Group{"fast": {Interval: time.Second}},
+			ID: "boiler", Adapter: "modbus", Bus: "line-3", Unit: 7, Groups: map[string]Group{"fast": {Interval: time.Second, StaleAfter: 3 * time.Second}},
 			Tags: []modbus.Tag{{Name: "temp", Group: "fast", Table: "holding", Address: 10, Type: "int16", Scale: &scale,
 				Unit: "Cel", Invalid: []uint64{0x8000}}},
 		}},

@@ -13,6 +13,7 @@ type file struct {
 	northbound list[fileLink]
 	buses      dict[fileBus]
 	devices    list[fileDevice]
+	telemetry  fileTelemetry
 	admin      fileAdmin
 }
 
@@ -27,6 +28,7 @@ func (f *file) keys() []key {
 		{name: "northbound", into: &f.northbound, doc: "Links to cloud brokers."},
 		{name: "buses", into: &f.buses, doc: "Connections that field devices share, by name."},
 		{name: "devices", into: &f.devices, doc: "Field devices."},
+		{name: "telemetry", into: &f.telemetry, doc: "How what field devices say is published."},
 		{name: "admin", into: &f.admin, doc: "Health and metrics."},
 	}
 }

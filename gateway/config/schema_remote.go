@@ -218,13 +218,18 @@ type fileDevice struct {
 	int64As      text
 	profile      label
 	writes       text
+	report       fileReport
+	lazyErrors   whole
+	publish      text
+	payload      text
+	labels       dict[label]
 	groups       dict[fileGroup]
 	tags         dict[fileTag]
 	settings     free
 }
 
 func (d *fileDevice) keys() []key {
-	return []key{
+	all := []key{
 		{name: "id", into: &d.id, required: true, doc: "Its name, a level of its topics; in rules it is device:ID."},
 		{name: "adapter", into: &d.adapter, required: true, doc: "modbus is built in; any other name is a plugin."},
 		{name: "bus", into: &d.bus, doc: "Modbus: the bus it is on, one of buses. Required."},
@@ -242,10 +247,16 @@ func (d *fileDevice) keys() []key {
 			doc: "Modbus: how integers beyond 2^53 are sent; string for receivers that would round them. Default: number."},
 		{name: "profile", into: &d.profile, doc: "Modbus: a file NAME.yaml that has groups and tags for devices of one model. What is written here goes before it, key by key. See [modbus.md](modbus.md#profiles)."},
 		{name: "writes", into: &d.writes, def: "deny", oneOf: []string{"deny", "allow"}, doc: "Whether commands may write to it: to its tags with access: rw, or, of a plugin, to those that the plugin lets be written."},
+		{name: "lazy_errors", into: &d.lazyErrors, min: "0", max: "100",
+			doc: "So many polls may fail in a row before a value that was good is bad. Until then the last one stays, as uncertain.stale. Default: 0."},
+		{name: "publish", into: &d.publish, oneOf: []string{"per_group", "per_tag", "uns"}, doc: "See telemetry. Default: telemetry's."},
+		{name: "payload", into: &d.payload, oneOf: []string{"json", "cbor"}, doc: "See telemetry. Default: telemetry's."},
+		{name: "labels", into: &d.labels, doc: "Where it stands, for topics of the plant: `{area: packing, line: l3}`. They come before telemetry's."},
 		{name: "groups", into: &d.groups, doc: "What is read together, by name. The name is a level of the topic."},
 		{name: "tags", into: &d.tags, doc: "Modbus: its values, by name. Required."},
 		{name: "settings", into: &d.settings, doc: "Plugins: settings handed over as JSON. No secrets: the file is not a safe place."},
 	}
+	return append(all, d.report.keys()...)
 }
 
 type fileHole struct {
@@ -268,6 +279,7 @@ type fileGroup struct {
 	interval span
 	align    text
 	phase    span
+	stale    span
 }
 
 func (g *fileGroup) keys() []key {
@@ -275,6 +287,8 @@ func (g *fileGroup) keys() []key {
 		{name: "interval", into: &g.interval, required: true, min: "10ms", max: "30d", doc: "Time from one reading to the next, 1s for example."},
 		{name: "align", into: &g.align, oneOf: []string{"start", "wall"},
 			doc: "Modbus: from when the intervals count. start: from when the gateway started, whatever is done to its clock. wall: from midnight UTC, at the full quarter of an hour with 15m. Default: start."},
+		{name: "stale_after", into: &g.stale, max: "365d",
+			doc: "After so long without being read, or with a time of its own that is so old, a value is uncertain.stale. 0: never. Default: three intervals, and at least 3s."},
 		{name: "phase", into: &g.phase, max: "30d", doc: "Modbus: how long after that. Default: 0 with align: wall, otherwise the gateway spreads the groups of a bus so that not all are due at once."},
 	}
 }

@@ -25,6 +25,8 @@ type fileTag struct {
 	flags     dict[text]
 	unit      text
 	atomic    text
+	span      list[number]
+	report    fileReport
 	access    text
 	min       number
 	max       number
@@ -35,7 +37,7 @@ type fileTag struct {
 }
 
 func (t *fileTag) keys() []key {
-	return []key{
+	all := []key{
 		{name: "group", into: &t.group, doc: "The group it is read with. Default: the only group."},
 		{name: "table", into: &t.table, oneOf: []string{"holding", "input", "coil", "discrete"}, doc: "The table of an address that is only a number."},
 		{name: "address", into: &t.address, required: true,
@@ -60,6 +62,7 @@ func (t *fileTag) keys() []key {
 		{name: "labels", into: &t.labels, doc: "Names of integers, `{0: off, 1: on}`: the value is the name."},
 		{name: "flags", into: &t.flags, doc: "Type bits: names of bits, `{0: overvolt, 7: comms}`: each is a tag TAG.NAME of its own."},
 		{name: "unit", into: &t.unit, doc: "Unit of measure (UCUM), Cel for example; sent as metadata."},
+		{name: "range", into: &t.span, doc: "[least, most]: a number beyond is of quality uncertain.range; sent as metadata."},
 		{name: "atomic", into: &t.atomic, doc: "Name of a set: tags of a group with the same one are read in one request, so that their values belong together. A value that takes several registers always is."},
 		{name: "access", into: &t.access, def: "r", oneOf: []string{"r", "rw"}, doc: "rw: commands may write it, if the device has writes: allow and a rule lets their sender publish to `hg/{gateway}/{device}/cmd/write`. Coils and holding registers only."},
 		{name: "min", into: &t.min, doc: "With access: rw: the least value that is written. Default: what the type holds."},
@@ -69,6 +72,7 @@ func (t *fileTag) keys() []key {
 		{name: "interlock", into: &t.interlock, doc: "It is written only while another tag has a value. That tag is read before."},
 		{name: "verify", into: &t.verify, doc: "Whether it is read back after it was written. false for what falls back by itself, or cannot be read. Default: true."},
 	}
+	return append(all, t.report.keys()...)
 }
 
 type fileInterlock struct {

@@ -208,7 +208,7 @@ func (a *adapter) addTags(cfg DeviceConfig) error {
 				return fmt.Errorf("modbus: tag %q needs %d registers at once; raise max_registers", f.Name, f.size)
 			}
 			g.fields = append(g.fields, f)
-			a.tags = append(a.tags, southbound.Tag{Name: f.Name, Group: f.Group, Type: f.published(), Unit: f.Unit})
+			a.tags = append(a.tags, southbound.Tag{Name: f.Name, Group: f.Group, Type: f.published(), Unit: f.Unit, Range: f.Range, Report: f.Report})
 		}
 	}
 	return nil

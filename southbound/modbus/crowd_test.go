@@ -219,10 +219,10 @@ func TestBackWithinTenSeconds(t *testing.T) {
 // runDevice runs a device and tells of its states.
 func runDevice(t *testing.T, a southbound.Adapter, tell func(string)) (stop func()) {
 	d := &southbound.Device{Gateway: "gw", ID: "dev", Adapter: a,
-		Publish: func(_ context.Context, topic string, payload []byte, _ bool) error {
+		Publish: func(_ context.Context, m southbound.Message) error {
 			var state struct{ State string }
-			if strings.HasSuffix(topic, "/state") {
-				if err := json.Unmarshal(payload, &state); err != nil {
+			if strings.HasSuffix(m.Topic, "/state") {
+				if err := json.Unmarshal(m.Payload, &state); err != nil {
 					t.Error(err)
 				}
 				tell(state.State)

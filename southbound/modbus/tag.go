@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/headgate-io/headgate/southbound"
 )
 
 // A Table is one of the four that a unit has.
@@ -60,10 +62,12 @@ type Tag struct {
 
 	Labels    map[int64]string // names of integers: the value is a string
 	Flags     map[int]string   // names of bits
-	Atomic    string           // tags of a group with the same are read in one request
-	BigAsText bool             // integers beyond 2^53 are strings
-	Unit      string           // UCUM, may be empty
-	Writable  bool             // in tables coil and holding
+	Range     southbound.Range
+	Report    southbound.Report
+	Atomic    string // tags of a group with the same are read in one request
+	BigAsText bool   // integers beyond 2^53 are strings
+	Unit      string // UCUM, may be empty
+	Writable  bool   // in tables coil and holding
 }
 
 // A class is how bits become a value.
