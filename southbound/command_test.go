@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 // A valve is a session that takes commands; what it does with one is said by do.
 type valve struct {
+	mu    sync.Mutex // covers what follows; nobody looks at it from outside while the device runs
 	value any
 	do    func(v *valve, cmd Command) error
 	late  int // reads until it shows what was written
@@ -28,6 +30,8 @@ func (v *valve) Read(ctx context.Context) (Batch, error) {
 }
 func (v *valve) Close() error { return nil }
 func (v *valve) reading() Reading {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.late--; v.late <= 0 {
 		v.shown = v.value
 	}
@@ -39,6 +43,8 @@ func (v *valve) reading() Reading {
 }
 
 func (v *valve) Write(_ context.Context, cmd Command) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.sent++
 	return v.do(v, cmd)
 }

@@ -57,7 +57,7 @@ type Bus struct {
 	streams map[*stream]bool
 	closed  bool
 	idle    []*line   // those whose turn nobody has
-	waiting []*waiter // who goes first stands first
+	waiting []*waiter // in the order in which they came
 	wake    *time.Timer
 	failed  struct { // the last attempt to connect that failed
 		at  time.Time

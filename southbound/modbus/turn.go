@@ -42,11 +42,7 @@ func (b *Bus) take(ctx context.Context, t *turn) (*line, error) {
 	}
 	w := &waiter{*t, make(chan *line, 1)}
 	b.mu.Lock()
-	at := len(b.waiting)
-	for at > 0 && w.before(b.waiting[at-1]) {
-		at--
-	}
-	b.waiting = slices.Insert(b.waiting, at, w)
+	b.waiting = append(b.waiting, w)
 	b.dispatch()
 	b.mu.Unlock()
 	select {
@@ -61,8 +57,20 @@ func (b *Bus) take(ctx context.Context, t *turn) (*line, error) {
 	}
 }
 
-func (w *waiter) before(other *waiter) bool {
-	return w.rank < other.rank || w.rank == other.rank && w.deadline.Before(other.deadline)
+// longestWait is for how long after its deadline a unit that does not answer lets
+// others go first: on a bus with too much to do nobody waits for ever.
+const longestWait = 10 * time.Second
+
+func (w *waiter) before(other *waiter, now time.Time) bool {
+	mine, theirs := w.rankAt(now), other.rankAt(now)
+	return mine < theirs || mine == theirs && w.deadline.Before(other.deadline)
+}
+
+func (w *waiter) rankAt(now time.Time) rank {
+	if w.rank == toProbe && now.Sub(w.deadline) > longestWait {
+		return toPoll
+	}
+	return w.rank
 }
 
 // acquire is take for who goes before all polls.
@@ -93,19 +101,23 @@ func (b *Bus) abandon(w *waiter) {
 // that may still answer an earlier request stays where it is, and others need not
 // wait for that.
 func (b *Bus) dispatch() {
-	soonest := time.Duration(-1)
-	for i := 0; i < len(b.waiting) && len(b.idle) > 0; {
-		w := b.waiting[i]
-		at, owing := b.lineFor(w.unit)
-		if owing > 0 {
-			if soonest < 0 || owing < soonest {
+	now, soonest := time.Now(), time.Duration(0)
+	for len(b.idle) > 0 {
+		first, at := -1, 0
+		for i, w := range b.waiting {
+			free, owing := b.lineFor(w.unit)
+			switch {
+			case owing > 0 && (soonest == 0 || owing < soonest):
 				soonest = owing
+			case owing == 0 && (first < 0 || w.before(b.waiting[first], now)):
+				first, at = i, free
 			}
-			i++
-			continue
 		}
-		b.waiting = slices.Delete(b.waiting, i, i+1)
-		w.line <- b.idle[at]
+		if first < 0 {
+			break
+		}
+		b.waiting[first].line <- b.idle[at]
+		b.waiting = slices.Delete(b.waiting, first, first+1)
 		b.idle = slices.Delete(b.idle, at, at+1)
 	}
 	if b.wake != nil {

@@ -32,6 +32,7 @@ func TestTurns(t *testing.T) {
 			{"scan", turn{rank: toScan, unit: 1}},
 			{"late poll", turn{rank: toPoll, unit: 2, deadline: now.Add(2 * time.Second)}},
 			{"doubtful poll", turn{rank: toProbe, unit: 5, deadline: now}},
+			{"poll long overdue", turn{rank: toProbe, unit: 5, deadline: now.Add(-time.Minute)}},
 			{"given up", turn{rank: toWrite, unit: 2}},
 			{"early poll", turn{rank: toPoll, unit: 3, deadline: now.Add(time.Second)}},
 			{"read", turn{rank: toRead, unit: 3}},
@@ -59,7 +60,7 @@ func TestTurns(t *testing.T) {
 		synctest.Wait()
 		b.release(held)
 		waiting.Wait()
-		want := []string{"write", "read", "next read", "early poll", "late poll", "write to a unit that may still answer", "doubtful poll", "scan"}
+		want := []string{"write", "read", "next read", "poll long overdue", "early poll", "write to a unit that may still answer", "late poll", "doubtful poll", "scan"}
 		if !slices.Equal(order, want) {
 			t.Errorf("got %q, want %q", order, want)
 		}
