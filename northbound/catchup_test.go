@@ -85,7 +85,7 @@ func liveFirst(t *testing.T, qos byte, seed uint64) {
 		}
 		return true
 	}
-	src := newSource(t, c)
+	src := newSourceIn(t, c, memoryDir(t))
 	src.put(t, numbered(waiting)...)
 	l, stop := start(t, liveConfig(src, qos), src.Reader, c)
 	defer stop()
@@ -297,7 +297,7 @@ func TestManyOutagesWithABacklog(t *testing.T) {
 		c.connack.SessionPresent = true
 		lines := make(chan *cloudConn, outages+1)
 		c.hello = func(cc *cloudConn) { lines <- cc }
-		src := newSource(t, c)
+		src := newSourceIn(t, c, memoryDir(t))
 		src.put(t, numbered(waiting)...)
 		cfg := liveConfig(src, 2)
 		cfg.Rate = 500

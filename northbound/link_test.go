@@ -53,8 +53,10 @@ func (s *checkedSource) leaveOut(seq uint64) {
 }
 
 // newSource makes a queue with one reader; c may be nil.
-func newSource(t testing.TB, c *cloud) *checkedSource {
-	q, err := storequeue.Open(memoryDir(t), storequeue.Config{})
+func newSource(t testing.TB, c *cloud) *checkedSource { return newSourceIn(t, c, t.TempDir()) }
+
+func newSourceIn(t testing.TB, c *cloud, dir string) *checkedSource {
+	q, err := storequeue.Open(dir, storequeue.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
