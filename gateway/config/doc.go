@@ -10,7 +10,7 @@
 // It keeps four invariants:
 //
 //   - What Load accepts is complete and consistent. What this version cannot do
-//     is refused (features.go), never ignored.
+//     is refused, never ignored.
 //   - Every problem of every file is reported in one run, with its place and
 //     what to do about it.
 //   - Input is bounded before it is parsed: size, depth, number of entries.
