@@ -229,10 +229,10 @@ func (g *Gateway) openBroker() error {
 	return nil
 }
 
-// setup marks an error as one for a person, unless it is a full disk, which may
-// pass.
+// setup marks an error as one for a person, unless it is one that may pass: a
+// full disk, and a tool that has the queue open.
 func setup(err error) error {
-	if errors.Is(err, storequeue.ErrFull) || errors.Is(err, syscall.ENOSPC) {
+	if errors.Is(err, storequeue.ErrFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, storequeue.ErrInUse) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrSetup, err)
