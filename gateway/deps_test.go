@@ -75,6 +75,11 @@ var edges = []edge{
 	{"gateway/export", "storequeue", "the messages that it carries"},
 	{"gateway/export", "filippo.io/age", "what leaves the house on a stick may be encrypted"},
 
+	{"gateway/migrate", "gateway/config", "the bounds of YAML"},
+	{"gateway/migrate", "southbound/modbus", "checks the buses and tags it makes"},
+	{"gateway/migrate", "github.com/goccy/go-yaml", "EdgeX's profiles"},
+	{"gateway/migrate", "github.com/pelletier/go-toml/v2", "telegraf's configuration, with lines"},
+
 	// Who puts it together.
 	{"gateway", "gateway/access", "builds it"},
 	{"gateway", "gateway/admin", "builds it"},
@@ -107,6 +112,7 @@ var edges = []edge{
 	{"cmd/headgate", "gateway/client", "headgate pub, headgate sub"},
 	{"cmd/headgate", "gateway/config", "headgate check"},
 	{"cmd/headgate", "gateway/export", "headgate queue export, headgate queue import"},
+	{"cmd/headgate", "gateway/migrate", "headgate modbus import"},
 	{"cmd/headgate", "gateway/mqtt", "the packets of pub and sub"},
 	{"cmd/headgate", "gateway/pki", "headgate cert"},
 	{"cmd/headgate", "northbound", "headgate verify"},

@@ -18,13 +18,13 @@ import (
 func modbusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "modbus",
-		Short: "Look at Modbus devices, without a configuration",
+		Short: "Look at Modbus devices, without a configuration; make one of another program's",
 		Long: `Looks at devices on a bus whose URL is given: tcp://host, tls://host, udp://host,
 rtu:///dev/serial/by-id/NAME, ascii:///…, rtu+tcp://host:port, ascii+tcp://host:port.
 Only write changes anything, and trace NAME shows what a running gateway does.
 A serial port that the gateway has is locked.`,
 	}
-	cmd.AddCommand(modbusScan(), modbusRead(), modbusWrite(), modbusGuess(), modbusTrace())
+	cmd.AddCommand(modbusScan(), modbusRead(), modbusWrite(), modbusGuess(), modbusTrace(), modbusImport())
 	return cmd
 }
 

@@ -176,3 +176,11 @@ func (n *nesting) enter(tk *token.Token) {
 	}
 	n.columns = append(n.columns, column)
 }
+
+// Document parses one YAML file of another program, with the bounds that a
+// configuration has. It is nil if the file is empty; the error is a *Problems.
+func Document(name, text string) (ast.Node, error) {
+	rep := &report{}
+	n := (&source{name: name, text: text}).parse(rep)
+	return n, rep.err()
+}
