@@ -19,7 +19,7 @@ type Address struct {
 
 var (
 	protocolForm = regexp.MustCompile(`^(coil|discrete|holding|input):(0x[0-9A-Fa-f]+|[0-9]+)(?:\.([0-9]+))?$`)
-	manualForm   = regexp.MustCompile(`^(?:([0-9]+)!)?([0134])x?([0-9]{4,5})(?:\.([0-9]+))?(#BB|#LL)?$`)
+	manualForm   = regexp.MustCompile(`^(?:([0-9]+)!)?([0134])x?([0-9]{4,5})(?:\.([0-9]+))?(#[BL][BL])?$`)
 	shortForm    = regexp.MustCompile(`^(C|DI|IR|HR)([0-9]+)(?:\.([0-9]+))?$`)
 
 	manualTables = map[string]Table{"0": Coil, "1": Discrete, "3": Input, "4": Holding, "C": Coil, "DI": Discrete, "IR": Input, "HR": Holding}
@@ -30,7 +30,7 @@ const knownAddresses = "write holding:10, input:10, coil:10 or discrete:10, coun
 // ParseAddress reads the forms that are in use: holding:10 and holding:0x0A
 // count from zero, as the protocol does, unless base is 1; 40011, 400011,
 // 4x00011 and HR11 count from one. A bit is added as in holding:10.3, and in the
-// second form a unit and an order as in 1!400011#BB.
+// second form a unit and an order as in 1!400011#BB, whose letters are those of Neuron.
 func ParseAddress(text string, base int) (Address, error) {
 	a := Address{Bit: -1, Unit: -1}
 	var number, bit string

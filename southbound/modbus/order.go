@@ -37,10 +37,10 @@ var orders = map[string]order{
 
 // orderNames are what other programs and manuals call the four.
 var orderNames = map[string]string{
-	"big": "ABCD", "be": "ABCD", "big_endian": "ABCD", "motorola": "ABCD", "none": "ABCD", "#bb": "ABCD",
-	"word_swap": "CDAB", "little_word": "CDAB", "mid_little": "CDAB", "word": "CDAB",
-	"byte_swap": "BADC", "mid_big": "BADC", "byte": "BADC",
-	"little": "DCBA", "le": "DCBA", "intel": "DCBA", "word_byte": "DCBA", "#ll": "DCBA",
+	"big": "ABCD", "be": "ABCD", "big_endian": "ABCD", "motorola": "ABCD", "none": "ABCD", "#ll": "ABCD",
+	"word_swap": "CDAB", "little_word": "CDAB", "mid_little": "CDAB", "word": "CDAB", "#bl": "CDAB",
+	"byte_swap": "BADC", "mid_big": "BADC", "byte": "BADC", "#lb": "BADC",
+	"little": "DCBA", "le": "DCBA", "intel": "DCBA", "word_byte": "DCBA", "#bb": "DCBA",
 }
 
 // parseOrder reads an order by its letters or one of its other names.

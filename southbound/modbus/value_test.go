@@ -36,6 +36,10 @@ var decodings = []struct {
 	{Tag{Type: "uint64", Order: "EFGHABCD"}, "0506070801020304", uint64(0x0102030405060708)},
 	{Tag{Type: "uint32", Order: "intel"}, "0d0c0b0a", uint64(0x0A0B0C0D)},
 	{Tag{Type: "uint32", Order: "Word_Swap"}, "0c0d0a0b", uint64(0x0A0B0C0D)},
+	{Tag{Type: "uint32", Order: "#LL"}, "0a0b0c0d", uint64(0x0A0B0C0D)},
+	{Tag{Type: "uint32", Order: "#LB"}, "0b0a0d0c", uint64(0x0A0B0C0D)},
+	{Tag{Type: "uint32", Order: "#BL"}, "0c0d0a0b", uint64(0x0A0B0C0D)},
+	{Tag{Type: "uint32", Order: "#BB"}, "0d0c0b0a", uint64(0x0A0B0C0D)},
 	{Tag{Type: "float16"}, "3555", 0.33325195},
 	{Tag{Type: "float16"}, "c000", -2.0},
 	{Tag{Type: "float16"}, "0001", 5.9604645e-08},
@@ -199,6 +203,7 @@ func TestParseAddress(t *testing.T) {
 		"HR1":            {Holding, 0, -1, -1, "", true},
 		"400011.3":       {Holding, 10, 3, -1, "", true},
 		"1!400001#BB":    {Holding, 0, -1, 1, "#BB", true},
+		"1!400001#LB":    {Holding, 0, -1, 1, "#LB", true},
 	} {
 		if got, err := ParseAddress(text, 0); err != nil || got != want {
 			t.Errorf("%s: %+v, %v", text, got, err)
