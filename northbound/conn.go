@@ -31,9 +31,10 @@ type conn struct {
 	translated []byte                          // what is left of a packet that came as 3.1.1
 	answer     func(kind byte, id uint16) bool // takes a plain PUBACK, PUBREC or PUBCOMP, or leaves it to the client
 
-	mu     sync.Mutex // covers out and corked; held over writes, so that packets stay whole
+	mu     sync.Mutex // covers the fields below; held over writes, so that packets stay whole
 	out    *bufio.Writer
 	corked bool
+	over   bool   // nothing of ours may follow: DISCONNECT is next
 	packet []byte // to a 3.1.1 server: what the client library has written of one
 }
 
@@ -179,11 +180,21 @@ func (c *conn) put(p []byte) (int, error) {
 func (c *conn) writePacket(head, body []byte) error {
 	c.Lock()
 	defer c.Unlock()
+	if c.over {
+		return net.ErrClosed
+	}
 	if _, err := c.put(head); err != nil {
 		return err
 	}
 	_, err := c.put(body)
 	return err
+}
+
+// end lets only the client library write from now on, which says goodbye [MQTT-3.14.4-2].
+func (c *conn) end() {
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
 }
 
 // cork gathers packets until uncork. Whoever corks must not wait for anything

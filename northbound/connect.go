@@ -151,6 +151,7 @@ func leave(life context.Context, c *connection, code byte) {
 		}
 	}
 	c.fail(errStopped)
+	c.conn.end()
 	_ = c.client.Disconnect(&paho.Disconnect{ReasonCode: code})
 }
 
@@ -196,6 +197,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 	s := &session{
 		begin: func(ack *packets.Connack) (*window, error) {
 			w := l.begin(c, ack)
+			l.intake.begin()
 			if !l.receivesOnce() {
 				return w, nil
 			}

@@ -124,6 +124,13 @@ func (in *intake) meet(server string, present bool) error {
 	return err
 }
 
+// begin forgets what a connection before has not answered: the server asks again.
+func (in *intake) begin() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.released = nil
+}
+
 // has reports whether a packet id's message is here.
 func (in *intake) has(id uint16) bool {
 	in.mu.Lock()

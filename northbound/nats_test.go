@@ -232,3 +232,8 @@ func background(t *testing.T, cfg Config, src Source) (l *Link, stop func()) {
 		}
 	}
 }
+
+func (r *audience) String() string {
+	different, repeats := r.count()
+	return fmt.Sprintf("%d, and %d repeats", different, repeats)
+}
