@@ -33,7 +33,7 @@ func TestCommandAndKill(t *testing.T) {
 	b.mu.Unlock()
 	a.Disconnect()
 
-	g = startGateway(t, s.config)
+	startGateway(t, s.config)
 	a = s.asker(t, "asks")
 	r, _ := a.end(t, "killed")
 	if r.State != "unknown_outcome" {

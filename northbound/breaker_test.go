@@ -203,12 +203,13 @@ func (b *breaker) hits() bool {
 // readPacket reads an MQTT packet or a TLS record.
 func readPacket(r *bufio.Reader, tls bool) ([]byte, error) {
 	n, size := 1, 0
-	head, err := r.Peek(1)
+	_, err := r.Peek(1)
 	for shift := 0; err == nil && !tls; shift += 7 {
 		if n++; n > 5 {
 			return nil, io.ErrUnexpectedEOF
 		}
-		if head, err = r.Peek(n); err != nil {
+		head, err := r.Peek(n)
+		if err != nil {
 			return nil, err
 		}
 		b := head[n-1]
@@ -219,6 +220,7 @@ func readPacket(r *bufio.Reader, tls bool) ([]byte, error) {
 	}
 	if err == nil && tls {
 		n = 5
+		var head []byte
 		if head, err = r.Peek(n); err == nil {
 			size = int(binary.BigEndian.Uint16(head[3:]))
 		}
