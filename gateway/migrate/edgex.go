@@ -211,7 +211,7 @@ func (r *Result) edgexBus(protocols *node) (*bus, int, error) {
 	if scheme == "tcp" {
 		port, err := n.get("Port").whole(1, 65535, 0)
 		if err != nil || port == 0 {
-			return nil, 0, errors.New("Port: write one from 1 to 65535")
+			return nil, 0, errors.New("the key Port: write one from 1 to 65535")
 		}
 		cfg.URL += ":" + strconv.Itoa(port)
 		cfg.ConnectTimeout = cfg.ResponseTimeout
@@ -234,7 +234,7 @@ func edgexSerial(n *node, cfg *modbus.BusConfig) (err error) {
 		return fmt.Errorf("StopBits: %w", err)
 	}
 	if cfg.Serial.Parity = n.get("Parity").str(); !slices.Contains([]string{"N", "E", "O"}, cfg.Serial.Parity) {
-		return fmt.Errorf("Parity %q: write N, E or O", cfg.Serial.Parity)
+		return fmt.Errorf("the key Parity is %q: write N, E or O", cfg.Serial.Parity)
 	}
 	return nil
 }
