@@ -125,6 +125,7 @@ func Warnings(cfg *config.Config) []string {
 			}
 		}
 	}
+	out = append(out, openToWrites(cfg)...)
 	for name, load := range busLoads(cfg) {
 		if load > 0.7 && load <= 1 {
 			out = append(out, fmt.Sprintf("bus %s is busy for %.0f %% of its time, and has little left for units that do not answer: %s", name, 100*load, lessLoad))
@@ -133,6 +134,26 @@ func Warnings(cfg *config.Config) []string {
 	for _, name := range slices.Sorted(maps.Keys(cfg.Buses)) {
 		if warning := warnOfPort(name, modbus.SerialPort(cfg.Buses[name].URL)); warning != "" {
 			out = append(out, warning)
+		}
+	}
+	return out
+}
+
+// openToWrites tells of rules that let commands through to a device without
+// naming them: they were written for messages, perhaps.
+func openToWrites(cfg *config.Config) (out []string) {
+	for i, r := range cfg.Access.Rules {
+		if !r.Allow || !slices.Contains(r.Actions, access.Publish) {
+			continue
+		}
+		for _, d := range cfg.Devices {
+			command := deviceHome(cfg, d.ID) + commandSuffix
+			at := slices.IndexFunc(r.Topics, func(topic string) bool { return !strings.Contains(topic, "/cmd/") && mqtt.Match(topic, command) })
+			if d.Writes && at >= 0 {
+				out = append(out, fmt.Sprintf("the rule at %s lets %s write to device %s, by %s; if that is meant, name %s in a rule of its own, else narrow this one",
+					cfg.RulePlace(i), r.Who, d.ID, r.Topics[at], command))
+				break
+			}
 		}
 	}
 	return out
