@@ -82,10 +82,16 @@ func TestCutAtEachStep(t *testing.T) {
 	heard := listen(t, plain)
 	heardTLS := listenTLS(t, secure, ca)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
-	together := atOnce{room: make(chan struct{}, 40)}
-	for _, at := range append(packetPlaces, recordPlaces...) {
-		for _, how := range []fault{cutOff, resets, blackHole} {
+	together := atOnce{room: make(chan struct{}, 16)}
+	if proves {
+		together.room = make(chan struct{}, 40)
+	}
+	for i, at := range append(packetPlaces, recordPlaces...) {
+		for j, how := range []fault{cutOff, resets, blackHole} {
 			for _, after := range []bool{false, true} {
+				if !proves && after != ((i+j)%2 == 0) { // a half, and of the packets a quarter
+					continue
+				}
 				if at.tls {
 					together.run(t, fmt.Sprint(at.name, " ", how, " ", after), func(t *testing.T) {
 						c := &cutCase{breaker: newBreaker(t, secure, at, how, after), heard: heardTLS}
@@ -96,6 +102,9 @@ func TestCutAtEachStep(t *testing.T) {
 					continue
 				}
 				for _, old := range []bool{false, true} {
+					if !proves && old != ((i+j)%4 > 1) {
+						continue
+					}
 					together.run(t, fmt.Sprint(at.name, " ", how, " ", after, " ", old), func(t *testing.T) {
 						cfg := cutConfig(t.Name())
 						cfg.Old, cfg.Enveloped = old, old
@@ -139,9 +148,11 @@ func openFiles(t *testing.T) int {
 	return len(all)
 }
 
+var proves = os.Getenv("PROVE") != ""
+
 // rounds is how often a line breaks.
 func rounds() int {
-	if os.Getenv("PROVE") != "" {
+	if proves {
 		return 10
 	}
 	return 1
@@ -152,6 +163,9 @@ func cutConfig(name string) Config {
 	cfg.ClientID = strings.NewReplacer("/", "_", " ", "-", "+", "-", "#", "-").Replace(name)
 	prefix := "case/" + cfg.ClientID + "/"
 	cfg.KeepAlive, cfg.ConnectTimeout, cfg.MaxPause = time.Second, 2*time.Second, time.Second
+	if !proves { // beside other tests everything takes its time
+		cfg.KeepAlive, cfg.ConnectTimeout = 3*time.Second, 8*time.Second
+	}
 	cfg.Send = []Route{
 		{Topics: []string{"plant/one", "hg/#"}, QoS: 1, Prefix: prefix},
 		{Topics: []string{"plant/two"}, QoS: 2, Prefix: prefix},
@@ -184,7 +198,7 @@ func (c *cutCase) run(t *testing.T, cfg Config) {
 		}
 		select {
 		case <-broken:
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("the line did not break")
 		}
 		c.wantBack(t, l, before+1)
@@ -261,11 +275,7 @@ func (c *cutCase) feed(t *testing.T, src *checkedSource, round int) {
 func (c *cutCase) wantBack(t *testing.T, l *Link, reconnects uint64) {
 	began := time.Now()
 	soon(t, "back", func() bool { s := l.Stats(); return s.Reconnects >= reconnects && s.Connected })
-	limit := 5 * time.Second
-	if os.Getenv("PROVE") == "" { // beside other tests
-		limit *= 3
-	}
-	if d := time.Since(began); d > limit {
+	if d := time.Since(began); proves && d > 5*time.Second {
 		t.Errorf("back after %v", d)
 	}
 }

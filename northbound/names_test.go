@@ -166,6 +166,7 @@ func TestCutBeforeTLS(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := &cutCase{breaker: newBreaker(t, secure, place{name: "none", tls: true, is: func([]byte) bool { return false }}, cutOff, false), heard: heard}
 			cfg := cutConfig(t.Name())
+			cfg.ConnectTimeout = 3 * time.Second // so long a swallowed SYN or question lasts
 			_, port, _ := net.SplitHostPort(c.address())
 			cfg.Servers, cfg.TLS = []string{"cloud.test:" + port}, named(clientTLS(ca, &client))
 			l, src := c.start(t, cfg)
