@@ -130,10 +130,14 @@ func (c *commands) pass(ctx context.Context, m *storequeue.Message) {
 	case d.waiting <- *m:
 	default:
 		r := &received{device: d, message: m}
-		isNew := r.decode() == nil && c.memory.find(r.key()) == nil
+		decoded := r.decode() == nil
+		if e := c.memory.find(r.key()); decoded && e != nil { // it may have ended before a restart
+			c.again(ctx, r, e)
+			return
+		}
 		c.finish(ctx, r, &southbound.Outcome{
 			Result: southbound.Rejected, Reason: fmt.Sprintf("%d commands wait for this device already; send it again later, with another id", maxWaiting),
-		}, isNew)
+		}, decoded)
 	}
 }
 
@@ -347,8 +351,7 @@ func (c *commands) again(ctx context.Context, r *received, e *remembered) {
 		c.finish(ctx, r, &southbound.Outcome{
 			Result: southbound.Unknown, Reason: "the gateway was stopped after it was sent and before it was answered", Old: e.Old,
 		}, true)
-	case e.Result == "": // not before its own message has come, which is on its way
-		c.answer(ctx, r, &southbound.Outcome{Result: southbound.Unknown, Reason: "it was sent, and the gateway was stopped before it was answered"})
+	case e.Result == "": // its first message is answered
 		c.end(r.message.Seq)
 	case same && !e.Told:
 		c.tell(ctx, r, e.outcome())
