@@ -1,6 +1,7 @@
 package modbus_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,21 +71,56 @@ type trial struct {
 	sim   *simulator.Simulator
 	bus   *modbus.Bus
 	good  atomic.Uint64
+	asked atomic.Pointer[time.Time] // when the last request went out
+}
+
+// A stamped connection notes when a request goes out.
+type stamped struct {
+	*net.TCPConn
+	trial *trial
+}
+
+func (c stamped) Write(b []byte) (int, error) {
+	now := time.Now()
+	c.trial.asked.Store(&now)
+	return c.TCPConn.Write(b)
+}
+
+// read gives values only while the client may take them for the answer: on a
+// machine that is too busy, a device that hears a request late keeps silent, as
+// the trial promises.
+func (tr *trial) read(unit byte, table modbus.Table, address, quantity uint16) ([]uint16, error) {
+	if asked := tr.asked.Load(); asked != nil && time.Since(*asked) > proofWindow/2 {
+		return nil, simulator.ErrSilent
+	}
+	return tr.world.read(unit, table, address, quantity)
+}
+
+// dial stamps the connections of a serial line behind a converter, where answers
+// have no number.
+func (tr *trial) dial(ctx context.Context, address string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return stamped{c.(*net.TCPConn), tr}, nil
 }
 
 func startTrial(t *testing.T, url string, cfg simulator.Config, window time.Duration) *trial {
 	t.Helper()
 	server, client := testTLS(t)
 	tr := new(trial)
-	cfg.TLS, cfg.Slow, cfg.Read = server, proofTimeout/2, tr.world.read
+	cfg.TLS, cfg.Slow, cfg.Read = server, proofTimeout/2, tr.read
 	var err error
 	tr.sim, err = simulator.Listen(url, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.bus, err = modbus.NewBus(modbus.BusConfig{
-		URL: tr.sim.URL(), TLS: client, ResponseTimeout: proofTimeout, LateWindow: window,
-	})
+	busConfig := modbus.BusConfig{URL: tr.sim.URL(), TLS: client, ResponseTimeout: proofTimeout, LateWindow: window}
+	if strings.Contains(url, "+tcp:") {
+		busConfig.Dial = tr.dial
+	}
+	tr.bus, err = modbus.NewBus(busConfig)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -164,8 +164,8 @@ func (s *Simulator) serveConn(ctx context.Context, conn io.ReadWriteCloser, f fr
 	}
 }
 
-// patience is after how long a late answer that could not go out in its time
-// does not go out at all.
+// patience is after how long an answer that could not go out in its time does
+// not go out at all.
 func (s *Simulator) patience() time.Duration { return 2 * s.cfg.Late }
 
 // A wire is one connection on which answers overtake each other.
@@ -192,6 +192,9 @@ func (w *wire) send(ctx context.Context, parts []part, patience time.Duration) b
 					_ = w.write(ctx, p) // the reader hears of it
 				}
 			})
+			return true
+		}
+		if time.Since(came) > patience {
 			return true
 		}
 		if w.write(ctx, p) != nil {
