@@ -202,7 +202,7 @@ type Device struct {
 	Bus          string // a key of Config.Buses
 	Unit         uint8
 	MaxRegisters int // 0: 125
-	MaxGap       int // 0: 16; below: none
+	MaxGap       int // 0: 16 or 50; below: none
 	AddressBase  int // from what addresses like holding:10 are counted in the file
 	Holes        []modbus.Hole
 	Retries      int          // 0: 1; below: none

@@ -238,7 +238,7 @@ func (d *fileDevice) keys() []key {
 		{name: "address_base", into: &d.addressBase, min: "0", max: "1",
 			doc: "Modbus: from what addresses like holding:10 are counted; 40011 always counts from 1. Default: 0, and to be written if both forms are used."},
 		{name: "max_registers", into: &d.maxRegisters, min: "1", max: "125", doc: "Modbus: the most it gives at once; 16 bits count as a register. Default: 125."},
-		{name: "max_gap", into: &d.maxGap, min: "0", max: "125", doc: "Modbus: how many registers that nobody wants are read along between two that are wanted. Default: 16."},
+		{name: "max_gap", into: &d.maxGap, min: "0", max: "125", doc: "Modbus: how many registers that nobody wants are read along between two that are wanted. Default: 16 on serial lines, 50 with tcp, tls and udp."},
 		{name: "force_fc15", into: &d.forceFC15, doc: "Modbus: it knows no function 5: coils are written with 15. Default: false."},
 		{name: "force_fc16", into: &d.forceFC16, doc: "Modbus: it knows no function 6: single registers are written with 16. Default: false."},
 		{name: "holes", into: &d.holes, doc: "Modbus: addresses that it does not have, so that no request reads across them. Those that are not given here are found by what it refuses, and listed by `headgate status` for you to copy."},

@@ -19,8 +19,8 @@ type DeviceConfig struct {
 	Tags   []Tag // in the order in which they are published
 
 	// MaxGap is how many registers that nobody wants a request may cover
-	// between two that somebody does. Zero is 16; below zero joins only
-	// what is adjacent.
+	// between two that somebody does. Zero is 16 on serial lines and 50 on
+	// networks; below zero joins only what is adjacent.
 	MaxGap int
 	// MaxRegisters is the most the device gives at once; sixteen bits count
 	// as one. Zero is 125.
@@ -90,6 +90,9 @@ func CheckDevice(cfg DeviceConfig) error {
 func (b *Bus) adapter(cfg DeviceConfig) (*adapter, error) {
 	if cfg.MaxGap == 0 {
 		cfg.MaxGap = defaultMaxGap
+		if len(b.endpoints) > 0 && b.endpoints[0].transport.numbered {
+			cfg.MaxGap = networkMaxGap
+		}
 	}
 	if cfg.MaxRegisters == 0 {
 		cfg.MaxRegisters = maxRegisters

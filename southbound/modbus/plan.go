@@ -11,6 +11,7 @@ import (
 const (
 	maxRegisters  = 125
 	defaultMaxGap = 16
+	networkMaxGap = 50 // where bytes cost next to nothing
 )
 
 // An item is what is read in one request or not at all: a field, or those of an
