@@ -65,14 +65,7 @@ where it stopped, with at most a few repeats, removable by hg-id.`,
 		if err := readPassphrase(cmd, passphrase, &x.key.Passphrase); err != nil {
 			return err
 		}
-		if identity != "" {
-			text, err := os.ReadFile(identity)
-			if err != nil {
-				return err
-			}
-			x.key.Identities = string(text)
-		}
-		if x.file, err = openRegular(names[0]); err != nil {
+		if err := x.openFile(names[0], identity); err != nil {
 			return err
 		}
 		defer x.file.Close()
@@ -100,6 +93,19 @@ where it stopped, with at most a few repeats, removable by hg-id.`,
 		return nil
 	}
 	return cmd
+}
+
+// openFile opens the file, and reads the key to it if there is one.
+func (x *importer) openFile(name, identity string) (err error) {
+	if identity != "" {
+		text, err := os.ReadFile(identity)
+		if err != nil {
+			return err
+		}
+		x.key.Identities = string(text)
+	}
+	x.file, err = openRegular(name)
+	return err
 }
 
 func (x *importer) print(w io.Writer, done imported) {
