@@ -143,6 +143,7 @@ var proofTags = []modbus.Tag{
 // what is wrong with the values that it gave.
 func (tr *trial) sequence(t *testing.T, unit byte, a southbound.Adapter) (wrong error) {
 	before := tr.world.version.Add(1)
+	tr.bus.Renew() // each sequence asks
 	s, err := a.Open(t.Context())
 	if err != nil {
 		return nil
