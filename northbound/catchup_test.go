@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,8 +71,11 @@ func liveFirst(t *testing.T, qos byte, seed uint64) {
 	c := newCloud(t)
 	c.rtt = 30 * time.Millisecond
 	c.connack.SessionPresent = true
+	var mu sync.Mutex // covers the next three: answers have goroutines of their own
 	cuts, at, due := 0, atConnack, 1
-	c.cut = func(s step, _ int) bool { // the packets of a connection come one after another
+	c.cut = func(s step, _ int) bool {
+		mu.Lock()
+		defer mu.Unlock()
 		if s != at || cuts == 12 {
 			return false
 		}
@@ -95,6 +99,8 @@ func liveFirst(t *testing.T, qos byte, seed uint64) {
 	}
 	until(t, "all acknowledged", func() bool { return src.Waiting() == 0 })
 	f, replayed := heard(c)
+	mu.Lock()
+	defer mu.Unlock()
 	if f.Missing+f.Disordered+f.Unjudged > 0 || f.Messages-f.Repeats != waiting+fresh {
 		t.Errorf("after %d cuts: %+v", cuts, f)
 	}
@@ -148,7 +154,7 @@ func TestNeitherSideStarves(t *testing.T) {
 			src.put(t, storequeue.Message{Topic: "plant/1", Payload: fmt.Append(nil, time.Now().UnixMilli())})
 		}
 		stop()
-		if late > 2*time.Second || fresh < 900 || replayed < 800 {
+		if late > 2*time.Second || fresh < 800 || replayed < 800 { // 100 a second came, so 200 may be on their way
 			t.Errorf("in 10 s %d new ones came, the latest after %v, and %d that had waited", fresh, late, replayed)
 		}
 	})
