@@ -84,6 +84,11 @@ bench: bench-e2e bench-broker
 bench-e2e: need
 	go test -run '^$$' -bench ToTheCloud -benchtime 1x -timeout 20m ./gateway
 
+# A backlog and a link that is back: beside mosquitto's bridge, over a long way, with new messages beside it.
+.PHONY: bench-catch-up
+bench-catch-up: need
+	go test -run '^$$' -bench 'CatchUp$$' -benchtime 1x -timeout 90m ./gateway
+
 # The local broker beside mosquitto: rate, processor time and latency.
 .PHONY: bench-broker
 bench-broker: need

@@ -304,7 +304,7 @@ func (m *liveModel) copyTo(dir string) {
 func TestLiveModel(t *testing.T) {
 	steps := 3000
 	if os.Getenv("PROVE") != "" {
-		steps = 100_000
+		steps = 20_000
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
