@@ -282,14 +282,20 @@ func (q *Queue) freeSome() (freed bool, err error) {
 	return false, nil
 }
 
-// retire begins the next segment if less than half of the newest is needed:
-// only one that is sealed gives its disk back. It is for the committer alone.
+// retire begins the next segment if less than half of what is in the newest is
+// needed: only one that is sealed gives its disk back. What its pages have left
+// over is no reason, or a full queue would begin one after the other. It is for
+// the committer alone.
 func (q *Queue) retire() (retired bool, err error) {
 	q.segMu.RLock()
 	s := q.segments[len(q.segments)-1]
-	size, needed := s.bytes.Load(), int64(float64(q.needed(s))*overhead)
+	wanted, marked := q.needed(s), uint64(0)
+	for _, k := range s.marks {
+		marked += k.bytes
+	}
 	q.segMu.RUnlock()
-	if s.last < s.first || needed > size/2 || size-needed < min(compactWorth, q.cfg.SegmentSize/8) {
+	size, needed := s.bytes.Load(), int64(float64(wanted)*overhead)
+	if s.last < s.first || wanted > marked/2 || needed > size/2 || size-needed < min(compactWorth, q.cfg.SegmentSize/8) {
 		return false, nil
 	}
 	if _, err := q.nextSegment(s, false); err != nil {
