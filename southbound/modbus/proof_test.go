@@ -71,7 +71,9 @@ type trial struct {
 	sim   *simulator.Simulator
 	bus   *modbus.Bus
 	good  atomic.Uint64
-	asked atomic.Pointer[time.Time] // when the last request went out
+
+	mu    sync.Mutex           // covers asked
+	asked map[byte][]time.Time // by unit: when the requests went out that it has not heard
 }
 
 // A stamped connection notes when a request goes out.
@@ -81,17 +83,36 @@ type stamped struct {
 }
 
 func (c stamped) Write(b []byte) (int, error) {
-	now := time.Now()
-	c.trial.asked.Store(&now)
+	unit := b[0]
+	if unit == ':' {
+		unit = b[2] - '0' // of :0n…
+	}
+	c.trial.mu.Lock()
+	c.trial.asked[unit] = append(c.trial.asked[unit], time.Now())
+	c.trial.mu.Unlock()
 	return c.TCPConn.Write(b)
+}
+
+// heard returns how long ago the request went out that a unit hears now.
+func (tr *trial) heard(unit byte) (ago time.Duration, known bool) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	waiting := tr.asked[unit]
+	if len(waiting) == 0 { // it went out on an earlier connection
+		return 0, false
+	}
+	tr.asked[unit] = waiting[1:]
+	return time.Since(waiting[0]), true
 }
 
 // read gives values only while the client may take them for the answer: on a
 // machine that is too busy, a device that hears a request late keeps silent, as
 // the trial promises.
 func (tr *trial) read(unit byte, table modbus.Table, address, quantity uint16) ([]uint16, error) {
-	if asked := tr.asked.Load(); asked != nil && time.Since(*asked) > proofWindow/2 {
-		return nil, simulator.ErrSilent
+	if tr.asked != nil {
+		if ago, known := tr.heard(unit); !known || ago > proofWindow/2 {
+			return nil, simulator.ErrSilent
+		}
 	}
 	return tr.world.read(unit, table, address, quantity)
 }
@@ -103,6 +124,9 @@ func (tr *trial) dial(ctx context.Context, address string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	clear(tr.asked)
 	return stamped{c.(*net.TCPConn), tr}, nil
 }
 
@@ -110,6 +134,9 @@ func startTrial(t *testing.T, url string, cfg simulator.Config, window time.Dura
 	t.Helper()
 	server, client := testTLS(t)
 	tr := new(trial)
+	if strings.Contains(url, "+tcp:") {
+		tr.asked = make(map[byte][]time.Time)
+	}
 	cfg.TLS, cfg.Slow, cfg.Read = server, proofTimeout/2, tr.read
 	var err error
 	tr.sim, err = simulator.Listen(url, cfg)
@@ -117,7 +144,7 @@ func startTrial(t *testing.T, url string, cfg simulator.Config, window time.Dura
 		t.Fatal(err)
 	}
 	busConfig := modbus.BusConfig{URL: tr.sim.URL(), TLS: client, ResponseTimeout: proofTimeout, LateWindow: window}
-	if strings.Contains(url, "+tcp:") {
+	if tr.asked != nil {
 		busConfig.Dial = tr.dial
 	}
 	tr.bus, err = modbus.NewBus(busConfig)
