@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,11 +18,17 @@ import (
 	"github.com/headgate-io/headgate/storequeue"
 )
 
+// busSpread is over how long the beats of all buses are spread: enough for polls
+// to be on time, and little, since what arrives together is one commit.
+const busSpread = 200 * time.Millisecond
+
 // openDevices makes a loop around each configured adapter.
 func (g *Gateway) openDevices() error {
 	g.buses = map[string]*modbus.Bus{}
-	for name, b := range g.cfg.Buses {
+	for i, name := range slices.Sorted(maps.Keys(g.cfg.Buses)) {
+		b := g.cfg.Buses[name]
 		cfg := b.BusConfig
+		cfg.Offset = time.Duration(i) * busSpread / time.Duration(len(g.cfg.Buses))
 		cfg.TLS = pki.Client(busFiles(b))
 		bus, err := modbus.NewBus(cfg)
 		if err != nil {

@@ -38,6 +38,7 @@ type BusConfig struct {
 	PauseAfterConnect time.Duration // for devices that drop what comes too early
 	MaxDeadTime       float64       // share of the time for units that do not answer, while others do; zero: 0.1
 	Echo              bool          // the serial port hears what it sends
+	Offset            time.Duration // of all beats, so that several buses are not all due at once
 
 	// Dial replaces the ordinary connection of a socket, through a tunnel
 	// for example. It returns promptly when ctx ends.
@@ -92,7 +93,7 @@ const maxConnections = 16
 // NewBus checks cfg and returns a bus. It connects when the first session
 // opens.
 func NewBus(cfg BusConfig) (*Bus, error) {
-	b := &Bus{cfg: cfg, lines: max(1, cfg.Connections), start: time.Now(), streams: make(map[*stream]bool), units: make(map[byte]*unit)}
+	b := &Bus{cfg: cfg, lines: max(1, cfg.Connections), start: time.Now().Add(cfg.Offset), streams: make(map[*stream]bool), units: make(map[byte]*unit)}
 	if err := b.parse(); err != nil {
 		return nil, fmt.Errorf("modbus: %w", err)
 	}
