@@ -146,24 +146,40 @@ func TestKill9(t *testing.T) {
 	s := newSite(t, cloud, "")
 	rec := newRecord()
 	cloud.watch(t, rec.take)
+	s.killAgain(t, rec, kills{rounds: rounds, rate: 1250, least: 100, spread: 1200}, func(round int) {
+		switch {
+		case round%3 == 2 && round < rounds: // the cloud is away for a round
+			far.stop(t, 10*time.Second) // killed, mosquitto would lose what it acknowledged
+		case round%3 == 0 && round > 0:
+			far = cloud.start(t)
+			cloud.watch(t, rec.take)
+		}
+	})
+}
 
+// Kills are how often a gateway is killed, and under what.
+type kills struct {
+	rounds, rate  int // rate: messages a second of each of four publishers
+	least, spread int // milliseconds that it lives
+}
+
+// killAgain kills the gateway at random moments; before does what comes first in
+// each round, and at the end, when it has a last life. Then all that was
+// acknowledged has arrived, and nothing else was wrong.
+func (s *site) killAgain(t *testing.T, rec *record, k kills, before func(round int)) (acked, arrived, repeats int) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var publishers sync.WaitGroup
 	for i := range 4 {
 		publishers.Go(func() {
-			publish(ctx, fmt.Sprintf("127.0.0.1:%d", s.plain), fmt.Sprintf("press-%d", i), 1250, rec)
+			publish(ctx, fmt.Sprintf("127.0.0.1:%d", s.plain), fmt.Sprintf("press-%d", i), k.rate, rec)
 		})
 	}
-	for round := range rounds {
+	for round := range k.rounds {
 		g := startGateway(t, s.config)
-		if round%3 == 2 { // the cloud is away for a round
-			far.stop(t, 10*time.Second) // killed, mosquitto would lose what it acknowledged
-		} else if round%3 == 0 && round > 0 {
-			far = cloud.start(t)
-			cloud.watch(t, rec.take)
-		}
+		before(round)
 		select {
-		case <-time.After(time.Duration(100+rand.IntN(1200)) * time.Millisecond):
+		case <-time.After(time.Duration(k.least+rand.IntN(k.spread)) * time.Millisecond):
 		case <-g.done:
 			t.Fatalf("round %d: the gateway ended by itself:\n%s", round, g.log(t))
 		}
@@ -171,22 +187,18 @@ func TestKill9(t *testing.T) {
 	}
 	cancel()
 	publishers.Wait()
-	select {
-	case <-far.done:
-		cloud.start(t)
-		cloud.watch(t, rec.take)
-	default:
-	}
+	before(k.rounds)
 	startGateway(t, s.config)
 	drained(t, rec, time.Minute)
 	for _, f := range rec.faults {
 		t.Error(f)
 	}
-	acked, arrived, repeats := rec.counts()
-	t.Logf("%d rounds: %d acknowledged, %d arrived, %d repeats", rounds, acked, arrived, repeats)
-	if acked < rounds*100 {
+	acked, arrived, repeats = rec.counts()
+	t.Logf("%d rounds: %d acknowledged, %d arrived, %d repeats", k.rounds, acked, arrived, repeats)
+	if acked < k.rounds*100 {
 		t.Errorf("only %d messages were acknowledged: the test did not test", acked)
 	}
+	return acked, arrived, repeats
 }
 
 // drained waits until everything promised has arrived.

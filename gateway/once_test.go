@@ -1,14 +1,9 @@
 package gateway_test
 
 import (
-	"context"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/headgate-io/headgate/gateway"
 	"github.com/headgate-io/headgate/gateway/config"
@@ -41,36 +36,9 @@ func TestKill9QoS2(t *testing.T) {
 	s.sendAtQoS2(t)
 	rec := newRecord()
 	cloud.watch(t, rec.take)
-	ctx, cancel := context.WithCancel(t.Context())
-	var publishers sync.WaitGroup
-	for i := range 4 {
-		publishers.Go(func() {
-			publish(ctx, fmt.Sprintf("127.0.0.1:%d", s.plain), fmt.Sprintf("press-%d", i), 500, rec)
-		})
-	}
-	for round := range rounds {
-		g := startGateway(t, s.config)
-		select {
-		case <-time.After(time.Duration(300+rand.IntN(1200)) * time.Millisecond):
-		case <-g.done:
-			t.Fatalf("round %d: the gateway ended by itself:\n%s", round, g.log(t))
-		}
-		g.kill()
-	}
-	cancel()
-	publishers.Wait()
-	startGateway(t, s.config)
-	drained(t, rec, time.Minute)
-	for _, f := range rec.faults {
-		t.Error(f)
-	}
-	acked, arrived, repeats := rec.counts()
-	t.Logf("%d rounds: %d acknowledged, %d arrived, %d repeats", rounds, acked, arrived, repeats)
-	if repeats > 0 {
+	k := kills{rounds: rounds, rate: 500, least: 300, spread: 1200}
+	if _, _, repeats := s.killAgain(t, rec, k, func(int) {}); repeats > 0 {
 		t.Errorf("%d messages came more than once", repeats)
-	}
-	if acked < rounds*100 {
-		t.Errorf("only %d messages were acknowledged: the test did not test", acked)
 	}
 }
 

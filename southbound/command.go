@@ -1,6 +1,7 @@
 package southbound
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -303,26 +304,32 @@ func number(value any) (float64, bool) {
 	return 0, false
 }
 
-// sameValue compares values of readings; numbers, whatever their type.
+// sameValue compares values of readings; numbers, whatever their type, and whole
+// ones to the last digit.
 func sameValue(a, b any) bool {
-	x, isNumber := number(a)
-	y, also := number(b)
-	if isNumber && also {
-		i, whole := a.(int64)
-		j, both := b.(int64)
-		if whole && both {
-			return i == j
+	octets, isBytes := a.([]byte)
+	others, both := b.([]byte)
+	if isBytes || both {
+		return isBytes && both && bytes.Equal(octets, others)
+	}
+	switch v := a.(type) {
+	case int64:
+		if u, ok := b.(uint64); ok {
+			return v >= 0 && uint64(v) == u
 		}
-		return x == y
+	case uint64:
+		if i, ok := b.(int64); ok {
+			return i >= 0 && uint64(i) == v
+		}
 	}
-	if octets, ok := a.([]byte); ok {
-		others, ok := b.([]byte)
-		return ok && string(octets) == string(others)
+	_, isFloat := a.(float64)
+	_, also := b.(float64)
+	if isFloat == also {
+		return a == b
 	}
-	if _, ok := b.([]byte); ok {
-		return false
-	}
-	return a == b
+	x, isNumber := number(a)
+	y, isToo := number(b)
+	return isNumber && isToo && x == y
 }
 
 // rates counts the commands of each tag in the last minute.

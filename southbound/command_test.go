@@ -149,3 +149,18 @@ func TestDeviceWriteIsRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestSameValue(t *testing.T) {
+	for _, tt := range []struct {
+		a, b any
+		same bool
+	}{
+		{uint64(1 << 63), uint64(1<<63 + 1), false}, {uint64(5), int64(5), true}, {int64(-1), uint64(1<<64 - 1), false},
+		{int64(1<<53 + 1), int64(1 << 53), false}, {int64(7), 7.0, true}, {7.5, int64(7), false}, {7.5, 7.5, true},
+		{true, true, true}, {true, int64(1), false}, {"1", int64(1), false}, {[]byte("a"), []byte("a"), true}, {[]byte("a"), "a", false},
+	} {
+		if sameValue(tt.a, tt.b) != tt.same || sameValue(tt.b, tt.a) != tt.same {
+			t.Errorf("%T %v and %T %v: want same %v", tt.a, tt.a, tt.b, tt.b, tt.same)
+		}
+	}
+}

@@ -33,16 +33,22 @@ func (l *loop) deliverTags(ctx context.Context, b *Batch) error {
 		encode = appendTagCBOR
 	}
 	l.buf = l.buf[:0]
+	var topics []string
 	var ends []int
 	for i := range b.Readings {
-		l.buf = encode(l.buf, l.seq, b, i, l.reports.state(b.Readings[i].Tag).tag.Unit)
+		st := l.reports.state(b.Readings[i].Tag)
+		if st.topic == "" {
+			st.topic = tagTopic(d.TagTopic, b.Group, st.tag.Name)
+		}
+		topics = append(topics, st.topic)
+		l.buf = encode(l.buf, l.seq, b, i, st.tag.Unit)
 		ends = append(ends, len(l.buf))
 	}
 	var offering sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	begin := 0
 	for i, end := range ends {
-		m := Message{Topic: tagTopic(d.TagTopic, b.Group, b.Readings[i].Tag), Payload: l.buf[begin:end], Retain: d.RetainTag, CBOR: d.CBOR}
+		m := Message{Topic: topics[i], Payload: l.buf[begin:end], Retain: d.RetainTag, CBOR: d.CBOR}
 		begin = end
 		slots <- struct{}{}
 		offering.Go(func() {

@@ -1,7 +1,6 @@
 package southbound
 
 import (
-	"bytes"
 	"math"
 	"slices"
 	"time"
@@ -39,6 +38,7 @@ func (r Range) declared() bool { return r.Low < r.High }
 // tagState is what is known of a tag since Run began.
 type tagState struct {
 	tag       Tag
+	topic     string  // its own, if tags have topics; empty: not made yet
 	published Reading // last; its time is when that was. Zero time: never
 	known     Reading // last with a value
 	failed    int     // polls without a value since
@@ -115,7 +115,7 @@ func (st *tagState) rate(r *Reading, now time.Time, staleAfter time.Duration) {
 	if r.Quality != Good {
 		return
 	}
-	if v, ok := toFloat(r.Value); ok && st.tag.Range.declared() && (v < st.tag.Range.Low || v > st.tag.Range.High) {
+	if v, ok := number(r.Value); ok && st.tag.Range.declared() && (v < st.tag.Range.Low || v > st.tag.Range.High) {
 		r.Quality = UncertainRange
 	}
 	if staleAfter > 0 && !r.Time.IsZero() && now.Sub(r.Time) > staleAfter {
@@ -172,29 +172,12 @@ func (st *tagState) changed(before, now any) bool {
 	if st.tag.Range.declared() {
 		deadband = max(deadband, (st.tag.Range.High-st.tag.Range.Low)*rule.DeadbandPercent/100)
 	}
-	a, number := toFloat(before)
-	b, still := toFloat(now)
-	if number && still && deadband > 0 {
+	a, isNumber := number(before)
+	b, still := number(now)
+	if isNumber && still && deadband > 0 {
 		return math.Abs(a-b) > deadband
 	}
-	x, ok := before.([]byte)
-	y, both := now.([]byte)
-	if ok || both {
-		return ok != both || !bytes.Equal(x, y)
-	}
-	return before != now
-}
-
-func toFloat(value any) (float64, bool) {
-	switch v := value.(type) {
-	case float64:
-		return v, true
-	case int64:
-		return float64(v), true
-	case uint64:
-		return float64(v), true
-	}
-	return 0, false
+	return !sameValue(before, now)
 }
 
 // note remembers what was published.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -152,6 +151,16 @@ holds the value then.`,
 	return cmd
 }
 
+// A written tag is what write --json prints. Its names are stable.
+type written struct {
+	Address string            `json:"address"`
+	State   southbound.Result `json:"state"`
+	Reason  string            `json:"reason"`
+	Old     any               `json:"old"`
+	Value   any               `json:"value"`
+	New     any               `json:"new"`
+}
+
 type writeHow struct{ noVerify, asJSON bool }
 
 // parseValue takes text for what the tag's type is.
@@ -179,11 +188,9 @@ func parseValue(tag modbus.Tag, text string) any {
 func write(cmd *cobra.Command, s southbound.Session, tag string, value any, how writeHow) error {
 	o := southbound.WriteOnce(cmd.Context(), s, southbound.Command{ID: "1", Tag: tag, Value: value}, southbound.Writable{Unverified: how.noVerify})
 	if how.asJSON {
-		out, err := json.Marshal(map[string]any{"address": tag, "state": o.Result, "reason": o.Reason, "old": o.Old, "value": value, "new": o.New})
-		if err != nil {
+		if err := printJSON(cmd.OutOrStdout(), written{tag, o.Result, o.Reason, o.Old, value, o.New}); err != nil {
 			return err
 		}
-		fmt.Fprintln(cmd.OutOrStdout(), string(out))
 	} else {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s  %s: %v -> %v\n", tag, o.Result, o.Old, value)
 	}

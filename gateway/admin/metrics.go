@@ -39,44 +39,44 @@ func metrics(st Status, clients []Client, latency *Latency) []byte {
 	return p.Bytes()
 }
 
-func (p *page) devices(all []DeviceStatus) {
-	p.family("device_up", "gauge", "1 while the device's values can be had.")
-	for _, d := range all {
-		p.value("device_up", number(d.State == "online"), "device", d.ID)
-	}
-	p.family("device_polls_total", "counter", "Polls of a device's groups.")
-	for _, d := range all {
-		p.value("device_polls_total", d.Polls, "device", d.ID)
-	}
-	p.family("device_missed_polls_total", "counter", "Polls that did not take place because their time had passed: the device, its bus or the queue was too slow.")
-	for _, d := range all {
-		p.value("device_missed_polls_total", d.Missed, "device", d.ID)
-	}
-	p.family("device_refused_total", "counter", "Times that a device's message was not taken, and offered again.")
-	for _, d := range all {
-		p.value("device_refused_total", d.Refused, "device", d.ID)
+// A series is one figure of each of many.
+type series[T any] struct {
+	name, kind, help string
+	of               func(*T) any
+}
+
+// each writes a family for each series; label names whose figure it is.
+func each[T any](p *page, all []T, label func(*T) []string, families []series[T]) {
+	for _, f := range families {
+		p.family(f.name, f.kind, f.help)
+		for i := range all {
+			p.value(f.name, f.of(&all[i]), label(&all[i])...)
+		}
 	}
 }
 
+func (p *page) devices(all []DeviceStatus) {
+	each(p, all, func(d *DeviceStatus) []string { return []string{"device", d.ID} }, []series[DeviceStatus]{
+		{"device_up", "gauge", "1 while the device's values can be had.", func(d *DeviceStatus) any { return number(d.State == "online") }},
+		{"device_polls_total", "counter", "Polls of a device's groups.", func(d *DeviceStatus) any { return d.Polls }},
+		{"device_missed_polls_total", "counter", "Polls that did not take place because their time had passed: the device, its bus or the queue was too slow.",
+			func(d *DeviceStatus) any { return d.Missed }},
+		{"device_refused_total", "counter", "Times that a device's message was not taken, and offered again.", func(d *DeviceStatus) any { return d.Refused }},
+	})
+}
+
 func (p *page) buses(all []BusStatus) {
-	p.family("bus_requests_total", "counter", "Requests sent on a bus.")
-	for _, b := range all {
-		p.value("bus_requests_total", b.Requests, "bus", b.Name)
-	}
+	each(p, all, func(b *BusStatus) []string { return []string{"bus", b.Name} }, []series[BusStatus]{
+		{"bus_requests_total", "counter", "Requests sent on a bus.", func(b *BusStatus) any { return b.Requests }},
+		{"bus_connects_total", "counter", "Connections made to a bus.", func(b *BusStatus) any { return b.Connects }},
+		{"bus_silent_units", "gauge", "Units that do not answer, and are asked rarely.", func(b *BusStatus) any { return b.Silent }},
+	})
 	p.family("bus_faults_total", "counter", "What went wrong with them: no answer in time, one that came after that, a wrong checksum or another answer than the one that was asked for, a refusal.")
 	for _, b := range all {
 		p.value("bus_faults_total", b.Timeouts, "bus", b.Name, "fault", "timeout")
 		p.value("bus_faults_total", b.Late, "bus", b.Name, "fault", "late")
 		p.value("bus_faults_total", b.Garbled, "bus", b.Name, "fault", "garbled")
 		p.value("bus_faults_total", b.Exceptions, "bus", b.Name, "fault", "exception")
-	}
-	p.family("bus_connects_total", "counter", "Connections made to a bus.")
-	for _, b := range all {
-		p.value("bus_connects_total", b.Connects, "bus", b.Name)
-	}
-	p.family("bus_silent_units", "gauge", "Units that do not answer, and are asked rarely.")
-	for _, b := range all {
-		p.value("bus_silent_units", b.Silent, "bus", b.Name)
 	}
 }
 
@@ -114,22 +114,16 @@ func (p *page) queue(q *QueueStatus, now time.Time) {
 	for _, l := range q.Lost {
 		p.value("queue_lost_total", l.Count, "reader", l.Kind, "reason", l.Reason)
 	}
-	p.family("lane_waiting_messages", "gauge", "Messages on disk that wait in a lane of a link.")
-	for _, l := range q.Lanes {
-		p.value("lane_waiting_messages", l.Waiting, "link", l.Link, "lane", l.Lane)
-	}
-	p.family("lane_bytes", "gauge", "Disk that they use.")
-	for _, l := range q.Lanes {
-		p.value("lane_bytes", l.Bytes, "link", l.Link, "lane", l.Lane)
-	}
-	p.family("lane_oldest_seconds", "gauge", "Age of the oldest of them; 0: there is none.")
-	for _, l := range q.Lanes {
-		age := 0.0
-		if !l.Oldest.IsZero() {
-			age = max(0, now.Sub(l.Oldest).Round(time.Millisecond).Seconds())
-		}
-		p.value("lane_oldest_seconds", age, "link", l.Link, "lane", l.Lane)
-	}
+	each(p, q.Lanes, func(l *LaneStatus) []string { return []string{"link", l.Link, "lane", l.Lane} }, []series[LaneStatus]{
+		{"lane_waiting_messages", "gauge", "Messages on disk that wait in a lane of a link.", func(l *LaneStatus) any { return l.Waiting }},
+		{"lane_bytes", "gauge", "Disk that they use.", func(l *LaneStatus) any { return l.Bytes }},
+		{"lane_oldest_seconds", "gauge", "Age of the oldest of them; 0: there is none.", func(l *LaneStatus) any {
+			if l.Oldest.IsZero() {
+				return 0.0
+			}
+			return max(0, now.Sub(l.Oldest).Round(time.Millisecond).Seconds())
+		}},
+	})
 }
 
 func (p *page) broker(c *ClientStatus) {
@@ -175,38 +169,20 @@ func (p *page) counts(name, by string, counts map[string]uint64) {
 }
 
 func (p *page) links(links []LinkStatus) {
-	p.family("link_connected", "gauge", "1 while the link is up.")
-	for _, l := range links {
-		p.value("link_connected", number(l.Connected), "link", l.Name)
-	}
-	p.family("link_waiting_messages", "gauge", "Messages on disk that the cloud has not acknowledged.")
-	for _, l := range links {
-		p.value("link_waiting_messages", l.Waiting, "link", l.Name)
-	}
-	p.family("link_delivered_total", "counter", "Messages the cloud acknowledged.")
-	for _, l := range links {
-		p.value("link_delivered_total", l.Delivered, "link", l.Name)
-	}
-	p.family("link_replayed_total", "counter", "Messages sent after later ones, and marked so: live_first.")
-	for _, l := range links {
-		p.value("link_replayed_total", l.Replayed, "link", l.Name)
-	}
-	p.family("link_backlog_messages", "gauge", "Messages by which a link that is up is behind.")
-	for _, l := range links {
-		left := uint64(0)
-		if l.CatchUp != nil {
-			left = l.CatchUp.Left
-		}
-		p.value("link_backlog_messages", left, "link", l.Name)
-	}
-	p.family("link_received_bytes_total", "counter", "Bytes of TCP from the cloud, TLS included.")
-	for _, l := range links {
-		p.value("link_received_bytes_total", l.BytesIn, "link", l.Name)
-	}
-	p.family("link_sent_bytes_total", "counter", "Bytes of TCP to the cloud, TLS included.")
-	for _, l := range links {
-		p.value("link_sent_bytes_total", l.BytesOut, "link", l.Name)
-	}
+	each(p, links, func(l *LinkStatus) []string { return []string{"link", l.Name} }, []series[LinkStatus]{
+		{"link_connected", "gauge", "1 while the link is up.", func(l *LinkStatus) any { return number(l.Connected) }},
+		{"link_waiting_messages", "gauge", "Messages on disk that the cloud has not acknowledged.", func(l *LinkStatus) any { return l.Waiting }},
+		{"link_delivered_total", "counter", "Messages the cloud acknowledged.", func(l *LinkStatus) any { return l.Delivered }},
+		{"link_replayed_total", "counter", "Messages sent after later ones, and marked so: live_first.", func(l *LinkStatus) any { return l.Replayed }},
+		{"link_backlog_messages", "gauge", "Messages by which a link that is up is behind.", func(l *LinkStatus) any {
+			if l.CatchUp == nil {
+				return uint64(0)
+			}
+			return l.CatchUp.Left
+		}},
+		{"link_received_bytes_total", "counter", "Bytes of TCP from the cloud, TLS included.", func(l *LinkStatus) any { return l.BytesIn }},
+		{"link_sent_bytes_total", "counter", "Bytes of TCP to the cloud, TLS included.", func(l *LinkStatus) any { return l.BytesOut }},
+	})
 	p.family("link_dropped_total", "counter", "Messages that did not reach the cloud: no rule lets them leave, too old, or refused by it and set aside until the next start.")
 	for _, l := range links {
 		p.value("link_dropped_total", l.Forbidden, "link", l.Name, "reason", "forbidden")

@@ -46,7 +46,7 @@ func (b *Bus) Probe(ctx context.Context, unit byte, a Address) (f Found, err err
 		return f, nil
 	case !errors.As(err, &e):
 		return f, err
-	case e.ExceptionCode == modbus.ExceptionCodeGatewayPathUnavailable, e.ExceptionCode == modbus.ExceptionCodeGatewayTargetDeviceFailedToRespond:
+	case unreached(e):
 		return f, nil
 	}
 	f.Answers = true

@@ -84,12 +84,17 @@ func (b *Bus) judge(number byte, err error, took time.Duration) {
 	case errors.Is(err, errTimeout):
 		b.missed(number, took)
 	case !errors.As(err, &exception): // broken, or garbled: that says nothing of the unit
-	case exception.ExceptionCode == modbus.ExceptionCodeGatewayPathUnavailable ||
-		exception.ExceptionCode == modbus.ExceptionCodeGatewayTargetDeviceFailedToRespond:
+	case unreached(exception):
 		b.missed(number, took)
 	default:
 		b.heard(number)
 	}
+}
+
+// unreached reports whether it is a gateway that says so, of a unit that it
+// cannot ask: exceptions 10 and 11.
+func unreached(e *modbus.ModbusError) bool {
+	return e.ExceptionCode == modbus.ExceptionCodeGatewayPathUnavailable || e.ExceptionCode == modbus.ExceptionCodeGatewayTargetDeviceFailedToRespond
 }
 
 // heard notes that a unit answered, if only with an exception. The first answer
