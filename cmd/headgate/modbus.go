@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -57,7 +56,7 @@ func (c *busChoice) unitFlag(cmd *cobra.Command) {
 }
 
 // withBus calls fn with the bus.
-func (c *busChoice) withBus(cmd *cobra.Command, url string, fn func(*modbus.Bus) error) (err error) {
+func (c *busChoice) withBus(cmd *cobra.Command, url string, fn func(*modbus.Bus) error) (all error) {
 	if c.unit < 0 || c.unit > 247 {
 		return usageError{fmt.Errorf("unit %d: give 0 to 247", c.unit)}
 	}
@@ -69,20 +68,19 @@ func (c *busChoice) withBus(cmd *cobra.Command, url string, fn func(*modbus.Bus)
 	if err != nil {
 		return usageError{err}
 	}
-	defer func() { err = errors.Join(err, bus.Close()) }()
+	defer func() { all = errors.Join(all, bus.Close()) }()
 	if c.trace {
 		defer bus.Watch(frameLines(cmd.ErrOrStderr()))()
 	}
 	if c.pcap != "" {
-		file, err := os.Create(c.pcap)
+		p, err := createPcap(c.pcap)
 		if err != nil {
 			return err
 		}
-		p := newPcap(file)
 		stop := bus.Watch(p.frame)
 		defer func() {
 			stop()
-			err = errors.Join(err, p.err, file.Close())
+			all = errors.Join(all, p.close())
 		}()
 	}
 	return fn(bus)

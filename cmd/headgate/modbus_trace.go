@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
-	"os"
 	"strings"
 	"time"
 
@@ -128,7 +126,7 @@ func (c *busChoice) traceURL(cmd *cobra.Command, url string, device modbus.Devic
 	})
 }
 
-func (c *busChoice) traceGateway(cmd *cobra.Command, path string, of []string, t tracing) (err error) {
+func (c *busChoice) traceGateway(cmd *cobra.Command, path string, of []string, t tracing) (all error) {
 	if len(of) > 1 {
 		return usageError{errors.New("one bus or device at a time")}
 	}
@@ -137,17 +135,16 @@ func (c *busChoice) traceGateway(cmd *cobra.Command, path string, of []string, t
 		return err
 	}
 	if c.pcap != "" {
-		file, err := os.Create(c.pcap)
+		p, err := createPcap(c.pcap)
 		if err != nil {
 			return err
 		}
-		out := bufio.NewWriter(file)
-		p, show := newPcap(out), t.show
+		show := t.show
 		t.show = func(f modbus.Frame) {
 			p.frame(f)
 			show(f)
 		}
-		defer func() { err = errors.Join(err, p.err, out.Flush(), file.Close()) }()
+		defer func() { all = errors.Join(all, p.close()) }()
 	}
 	err = admin.Trace(cmd.Context(), gateway.Socket(cfg), of[0], func(f admin.Frame) error { return t.each(gateway.ModbusFrame(f)) })
 	if errors.Is(err, errShown) || cmd.Context().Err() != nil {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"encoding/binary"
-	"io"
+	"errors"
+	"os"
 
 	"github.com/headgate-io/headgate/southbound/modbus"
 )
@@ -11,9 +13,10 @@ import (
 // connection to port 502, whatever line they went over: so every program knows
 // what they are. What was no frame is left out.
 type pcapFile struct {
-	out io.Writer
-	seq [2]uint32 // of both ends
-	err error     // the first
+	file *os.File
+	out  *bufio.Writer
+	seq  [2]uint32 // of both ends
+	err  error     // the first
 }
 
 const (
@@ -24,8 +27,13 @@ const (
 	serverPort = 502
 )
 
-func newPcap(out io.Writer) *pcapFile {
-	p := &pcapFile{out: out}
+// createPcap begins a file, which close ends.
+func createPcap(path string) (*pcapFile, error) {
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &pcapFile{file: file, out: bufio.NewWriter(file)}
 	head := binary.LittleEndian.AppendUint32(nil, 0xA1B2C3D4)
 	head = binary.LittleEndian.AppendUint16(head, 2)
 	head = binary.LittleEndian.AppendUint16(head, 4)
@@ -33,7 +41,15 @@ func newPcap(out io.Writer) *pcapFile {
 	head = binary.LittleEndian.AppendUint32(head, 65535)
 	head = binary.LittleEndian.AppendUint32(head, rawIP)
 	p.write(head)
-	return p
+	return p, nil
+}
+
+// close tells the first error of all.
+func (p *pcapFile) close() error {
+	if p.err == nil {
+		p.err = p.out.Flush()
+	}
+	return errors.Join(p.err, p.file.Close())
 }
 
 func (p *pcapFile) write(b []byte) {
