@@ -52,9 +52,10 @@ func (s share) less(k kept) share {
 // many objects for the collector of garbage, and not five times as many. Nobody
 // changes one.
 type kept struct {
-	body   []byte // as storequeue.AppendMessage writes it
-	from   string // shared by all of one author's
-	weight int64
+	body    []byte // as storequeue.AppendMessage writes it
+	from    string // shared by all of one author's
+	weight  int64
+	expires int64 // Unix milliseconds; 0: never
 }
 
 func (k kept) none() bool { return k.body == nil }
@@ -167,7 +168,7 @@ func (r *retained) put(m *storequeue.Message) {
 	}
 	r.leave(s.message)
 	s.message = r.join(m)
-	r.notice(m)
+	r.notice(s.message)
 }
 
 // take removes what is on topic. mu is held.
@@ -176,7 +177,10 @@ func (r *retained) take(topic string) { r.leave(r.root.remove(topic, true)) }
 // join counts m and returns it as it is kept. mu is held.
 func (r *retained) join(m *storequeue.Message) kept {
 	body := storequeue.AppendMessage(make([]byte, 0, len(m.Topic)+len(m.From)+len(m.Payload)+32), m)
-	k := kept{slices.Clip(body), unique.Make(m.From).Value(), weight(m)}
+	k := kept{body: slices.Clip(body), from: unique.Make(m.From).Value(), weight: weight(m)}
+	if !m.Expires.IsZero() {
+		k.expires = m.Expires.UnixMilli()
+	}
 	r.total, r.by[m.From] = r.total.and(k), r.by[m.From].and(k)
 	return k
 }
@@ -195,9 +199,9 @@ func (r *retained) leave(k kept) {
 }
 
 // notice is called with mu held.
-func (r *retained) notice(m *storequeue.Message) {
-	if !m.Expires.IsZero() && (r.soon.IsZero() || m.Expires.Before(r.soon)) {
-		r.soon = m.Expires
+func (r *retained) notice(k kept) {
+	if at := time.UnixMilli(k.expires); k.expires != 0 && (r.soon.IsZero() || at.Before(r.soon)) {
+		r.soon = at
 	}
 }
 
@@ -211,10 +215,10 @@ func (r *retained) expire(now time.Time) {
 	r.soon = time.Time{}
 	var topics []string
 	r.root.all(false, func(k kept) {
-		if m := k.message(); expired(m, now) {
-			topics = append(topics, m.Topic)
+		if k.expires != 0 && now.UnixMilli() >= k.expires {
+			topics = append(topics, k.message().Topic)
 		} else {
-			r.notice(m)
+			r.notice(k)
 		}
 	})
 	for _, topic := range topics {
