@@ -16,12 +16,13 @@ import (
 // buffer; otherwise each leaves at once. A write that the network does not
 // take in time ends the connection.
 type conn struct {
-	net.Conn               // TLS, as a rule
-	raw      net.Conn      // beneath TLS
-	timeout  time.Duration // of a write
-	hold     func()        // called by the reader at each Read; may make it wait
-	idle     func()        // called by the reader before it waits for the network
-	fail     func(error)   // told of the first error
+	net.Conn                 // TLS, as a rule
+	raw      net.Conn        // beneath TLS
+	timeout  time.Duration   // of a write
+	hold     func()          // called by the reader at each Read; may make it wait
+	idle     func()          // called by the reader before it waits for the network
+	fail     func(error)     // told of the first error
+	lost     <-chan struct{} // closed once fail has been told
 
 	heard, said moment // when bytes came and left last
 
@@ -42,6 +43,7 @@ const (
 	readBuffer  = 16 << 10
 	writeBuffer = 16 << 10        // as much as a TLS record holds
 	politeClose = time.Second / 2 // TLS may take so long to say goodbye
+	lastWords   = time.Second / 2 // the server's, to be read after a write has failed
 )
 
 func newConn(nc net.Conn, timeout time.Duration, fail func(error)) *conn {
@@ -221,8 +223,16 @@ func (c *conn) drain() error {
 	return err
 }
 
-// broken ends the connection, so that its reader returns as well.
+// broken ends the connection, so that its reader returns as well. A server that
+// closes it may have said why, and that counts for more than that nothing can be
+// written now: the reader is given the time to hear it.
 func (c *conn) broken(err error) {
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-c.lost:
+	case <-t.C:
+	}
 	c.fail(fmt.Errorf("write: %w", err))
 	c.raw.Close()
 }

@@ -192,7 +192,7 @@ func (l *Link) connect(ctx, life context.Context, server string, fail func(error
 		return nil, err
 	}
 	c := &connection{conn: newConn(nc, l.writeTimeout(), fail), fail: fail}
-	c.conn.old = l.cfg.Old
+	c.conn.old, c.conn.lost = l.cfg.Old, life.Done()
 	defer context.AfterFunc(ctx, func() { c.conn.raw.Close() })() // frees a write, which ctx does not
 	s := &session{
 		begin: func(ack *packets.Connack) (*window, error) {
