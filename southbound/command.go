@@ -72,8 +72,7 @@ const (
 // Write gives the device's tag a value, if all that stands in the way of it
 // allows: Writable, the limits and the interlock, the time. sending is called
 // once, with what the tag held, right before anything is sent; its error rejects
-// the command. Write may
-// be called at any time, from one goroutine at a time.
+// the command. Write may be called at any time, from one goroutine at a time.
 func (d *Device) Write(ctx context.Context, cmd Command, sending func(old any) error) Outcome {
 	w := &writing{device: d, cmd: cmd}
 	if err := w.prepare(ctx); err != nil {

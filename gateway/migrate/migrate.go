@@ -137,8 +137,8 @@ func (r *Result) name(line int, text, what string, taken func(string) bool) stri
 		safe += "_"
 	}
 	out := safe
-	for i := 2; taken != nil && taken(out); i++ {
-		out = fmt.Sprintf("%s-%d", safe, i)
+	if taken != nil {
+		out = unique(safe, taken)
 	}
 	if out != text {
 		r.note(line, "%s %q is called %s", what, text, out)
@@ -230,7 +230,7 @@ func checkInterval(v time.Duration) error {
 	return nil
 }
 
-// order is the order of a value of so many registers; zero: of text.
+// orderOf is the order of a value of so many registers; zero: of text.
 func orderOf(letters string, registers int) string {
 	swapped := letters == "BADC" || letters == "DCBA"
 	switch {
